@@ -1,0 +1,243 @@
+//! What can be done to the world: each action small, idempotent, and named as its intent is.
+//!
+//! Data only. An action carries everything that its effect depends on, so that what was decided
+//! is what is done; how it is done is the Postgres crate's business.
+
+use uuid::Uuid;
+
+use crate::journal::Intent;
+use crate::lsn::Lsn;
+use crate::name::{RoleName, SequenceName, TableName};
+use crate::side::{Direction, Side};
+
+/// One idempotent change of one node, or the start of one background job.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Make extension, schema, tables and node record present on a side.
+    Install {
+        /// Where.
+        side: Side,
+        /// The random id of the node's record.
+        node_id: Uuid,
+        /// Whether the extension is pgferry's to make, and so to remove.
+        creates_extension: bool,
+    },
+    /// Record the roles' settings, make them read-only by default, and say so in the record; one
+    /// transaction.
+    Fence {
+        /// Where.
+        side: Side,
+        /// The record's revision that was seen.
+        revision: i64,
+        /// The roles that are not fenced yet.
+        roles: Vec<RoleName>,
+    },
+    /// End client sessions that may still have the settings of before.
+    EndSessions {
+        /// Where.
+        side: Side,
+        /// Which.
+        sessions: Vec<SessionId>,
+    },
+    /// Register the database with pglogical.
+    CreateNode {
+        /// Where.
+        side: Side,
+    },
+    /// Start the job that carries over the definitions without indexes (pre-data).
+    CopySchema,
+    /// Start the job that makes the replication sets and puts tables into them, one by one.
+    AddToSets {
+        /// Where.
+        side: Side,
+        /// The tables that are in none yet, and whether each goes into the insert-only set.
+        tables: Vec<SetAddition>,
+    },
+    /// Create a subscription that copies nothing and forwards nothing.
+    CreateSubscription {
+        /// Which.
+        direction: Direction,
+        /// On the empty set (forward, before the copy) or on the real ones.
+        on_empty_set: bool,
+    },
+    /// Disable a subscription.
+    DisableSubscription {
+        /// Which.
+        direction: Direction,
+    },
+    /// Enable a subscription that was disabled.
+    EnableSubscription {
+        /// Which.
+        direction: Direction,
+    },
+    /// Replace the empty set of a disabled subscription by the real ones.
+    SwapSets {
+        /// Which.
+        direction: Direction,
+    },
+    /// Export a snapshot on the source and hold it.
+    TakeSnapshot,
+    /// Start the job that copies every table not yet copied under this snapshot.
+    CopyRows {
+        /// The position that the snapshot stands for.
+        snapshot_lsn: Lsn,
+    },
+    /// Start the job that builds what is missing of keys, indexes, constraints and triggers.
+    BuildIndexes,
+    /// Advance the subscription's slot on its provider.
+    AdvanceSlot {
+        /// Whose.
+        direction: Direction,
+        /// Exactly to here, never past it.
+        to: Lsn,
+    },
+    /// Advance the subscription's origin and enable it, in one transaction.
+    StartStream {
+        /// Which.
+        direction: Direction,
+        /// The position of the copied snapshot.
+        at_lsn: Lsn,
+    },
+    /// Start the job that gathers planner statistics.
+    Analyze,
+    /// Write a side's own marker.
+    WriteMarker {
+        /// Whose.
+        side: Side,
+        /// Greater than every token before it.
+        token: u64,
+    },
+    /// Set sequences of a closed side.
+    SetSequences {
+        /// Where.
+        side: Side,
+        /// The record's revision that was seen.
+        revision: i64,
+        /// The last value that each is to have handed out.
+        values: Vec<(SequenceName, i64)>,
+    },
+    /// Write into the fenced side's record that it has yielded. This is the line.
+    Yield {
+        /// The fenced side.
+        side: Side,
+        /// The record's revision that was seen.
+        revision: i64,
+    },
+    /// Restore every fenced role's setting and say so in the record; one transaction.
+    Open {
+        /// Where.
+        side: Side,
+        /// The record's revision that was seen.
+        revision: i64,
+    },
+    /// Drop a subscription on its subscriber.
+    DropSubscription {
+        /// Which.
+        direction: Direction,
+    },
+    /// Drop a slot that its subscription left behind.
+    DropSlot {
+        /// The provider.
+        side: Side,
+        /// `pg_replication_slots.slot_name`
+        slot: String,
+    },
+    /// Drop an origin that its subscription left behind.
+    DropOrigin {
+        /// The subscriber.
+        side: Side,
+        /// `pg_replication_origin.roname`
+        origin: String,
+    },
+    /// Unregister the database from pglogical.
+    DropNode {
+        /// Where.
+        side: Side,
+    },
+    /// Remove triggers, the extension where pgferry made it, and pgferry's own tables.
+    Remove {
+        /// Where.
+        side: Side,
+        /// Whether the extension goes too.
+        extension: bool,
+    },
+    /// Write the journal to a file, durably.
+    ArchiveJournal,
+    /// Remove the journal's tables.
+    DropJournal,
+    /// End the background job of a course that was left.
+    StopJob,
+}
+
+/// One client session, recognised even when its process id is used again.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SessionId {
+    /// `pg_stat_activity.pid`
+    pub pid: i32,
+    /// `pg_stat_activity.backend_start`, microseconds since 1970.
+    pub started_us: i64,
+}
+
+/// A table to be replicated, and the set that it goes into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetAddition {
+    /// The table.
+    pub table: TableName,
+    /// Into the insert-only set, because it has no key.
+    pub insert_only: bool,
+}
+
+impl Action {
+    /// What the journal keeps of it.
+    #[must_use]
+    pub fn intent(&self) -> Intent {
+        match self {
+            Action::Install { side, node_id, creates_extension } => Intent::Install {
+                side: *side,
+                node_id: *node_id,
+                creates_extension: *creates_extension,
+            },
+            Action::Fence { side, .. } => Intent::Fence { side: *side },
+            Action::EndSessions { side, .. } => Intent::EndSessions { side: *side },
+            Action::CreateNode { side } => Intent::CreateNode { side: *side },
+            Action::CopySchema => Intent::CopySchema,
+            Action::AddToSets { side, .. } => Intent::AddToSets { side: *side },
+            Action::CreateSubscription { direction, .. } => {
+                Intent::CreateSubscription { direction: *direction }
+            }
+            Action::DisableSubscription { direction } => {
+                Intent::DisableSubscription { direction: *direction }
+            }
+            Action::EnableSubscription { direction } => {
+                Intent::EnableSubscription { direction: *direction }
+            }
+            Action::SwapSets { direction } => Intent::SwapSets { direction: *direction },
+            Action::TakeSnapshot => Intent::TakeSnapshot,
+            Action::CopyRows { snapshot_lsn } => Intent::CopyRows { snapshot_lsn: *snapshot_lsn },
+            Action::BuildIndexes => Intent::BuildIndexes,
+            Action::AdvanceSlot { direction, to } => {
+                Intent::AdvanceSlot { direction: *direction, to: *to }
+            }
+            Action::StartStream { direction, at_lsn } => {
+                Intent::StartStream { direction: *direction, at_lsn: *at_lsn }
+            }
+            Action::Analyze => Intent::Analyze,
+            Action::WriteMarker { side, token } => {
+                Intent::WriteMarker { side: *side, token: *token }
+            }
+            Action::SetSequences { side, .. } => Intent::SetSequences { side: *side },
+            Action::Yield { side, .. } => Intent::Yield { side: *side },
+            Action::Open { side, .. } => Intent::Open { side: *side },
+            Action::DropSubscription { direction } => {
+                Intent::DropSubscription { direction: *direction }
+            }
+            Action::DropSlot { side, .. } => Intent::DropSlot { side: *side },
+            Action::DropOrigin { side, .. } => Intent::DropOrigin { side: *side },
+            Action::DropNode { side } => Intent::DropNode { side: *side },
+            Action::Remove { side, .. } => Intent::Remove { side: *side },
+            Action::ArchiveJournal => Intent::ArchiveJournal,
+            Action::DropJournal => Intent::DropJournal,
+            Action::StopJob => Intent::StopJob,
+        }
+    }
+}

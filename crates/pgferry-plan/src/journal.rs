@@ -1,0 +1,231 @@
+//! The journal's words: what was asked for, intended, seen to be done, and taken back.
+//!
+//! Events only. What they add up to, and which order of them is legal, is [`crate::facts`].
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::finding::Blocker;
+use crate::lsn::Lsn;
+use crate::side::{Direction, Kind, Side};
+use crate::steps::Step;
+
+/// One row of the journal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Position, from 1, without gaps.
+    pub seq: u64,
+    /// The daemon's clock when it was written. Shown to people; decides nothing but budgets.
+    pub at: Timestamp,
+    /// The leadership that wrote it.
+    pub epoch: i64,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What a person can ask of a migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the commands of the design, section 6")]
+pub enum Verb {
+    Preflight,
+    Start,
+    Verify,
+    Cutover,
+    Rollback,
+    Abort,
+    Pause,
+    Resume,
+    Finish,
+    Abandon,
+}
+
+impl Verb {
+    /// The word used in HTTP, command line and journal.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verb::Preflight => "preflight",
+            Verb::Start => "start",
+            Verb::Verify => "verify",
+            Verb::Cutover => "cutover",
+            Verb::Rollback => "rollback",
+            Verb::Abort => "abort",
+            Verb::Pause => "pause",
+            Verb::Resume => "resume",
+            Verb::Finish => "finish",
+            Verb::Abandon => "abandon",
+        }
+    }
+
+    /// The verb that asks for this kind of switchover.
+    #[must_use]
+    pub fn of_switchover(kind: Kind) -> Verb {
+        match kind {
+            Kind::Cutover => Verb::Cutover,
+            Kind::Rollback => Verb::Rollback,
+        }
+    }
+}
+
+/// How an operation stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OperationState {
+    /// It was accepted and has not ended.
+    Running,
+    /// It did what it was asked for.
+    Succeeded,
+    /// It ended without doing it, and did not undo what it had done.
+    Failed,
+    /// It was taken back.
+    Aborted,
+    /// Something stood in the way, and nothing was changed.
+    Blocked,
+}
+
+impl OperationState {
+    /// The word used in HTTP and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            OperationState::Running => "running",
+            OperationState::Succeeded => "succeeded",
+            OperationState::Failed => "failed",
+            OperationState::Aborted => "aborted",
+            OperationState::Blocked => "blocked",
+        }
+    }
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A person asked for something, and it was accepted.
+    Requested {
+        /// The operation that it became.
+        operation: Uuid,
+        /// What was asked for.
+        verb: Verb,
+        /// finish and abandon: also lift the fence of the side left behind.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        open_passive: bool,
+    },
+    /// A daemon became leader under the entry's epoch and raised it on both nodes.
+    TookOver,
+    /// An action is about to be carried out.
+    Intended {
+        /// For this step.
+        step: Step,
+        /// What, with all that a later look needs to recognise it.
+        #[serde(flatten)]
+        intent: Intent,
+    },
+    /// A look proved that the step is done.
+    Completed {
+        /// The step.
+        step: Step,
+        /// What the look showed, as far as later steps need it.
+        #[serde(default, skip_serializing_if = "Evidence::is_nothing")]
+        evidence: Evidence,
+    },
+    /// The running switchover is being taken back.
+    Unwinding {
+        /// Why.
+        blocker: Blocker,
+    },
+    /// A look proved that the step has been taken back.
+    Undone {
+        /// The step.
+        step: Step,
+    },
+    /// A switchover that was being taken back was seen to have crossed the line: it goes on.
+    LineCrossed,
+    /// An operation ended.
+    OperationEnded {
+        /// Which.
+        operation: Uuid,
+        /// How.
+        state: OperationState,
+        /// Why, unless it succeeded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        problem: Option<Blocker>,
+        /// Everything that stood in the way, when that was more than one thing.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        blockers: Vec<Blocker>,
+    },
+}
+
+/// What an action was meant to do, as far as a later look needs it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the fields carry the words of crate::action::Action")]
+pub enum Intent {
+    Install { side: Side, node_id: Uuid, creates_extension: bool },
+    Fence { side: Side },
+    EndSessions { side: Side },
+    CreateNode { side: Side },
+    CopySchema,
+    AddToSets { side: Side },
+    CreateSubscription { direction: Direction },
+    DisableSubscription { direction: Direction },
+    EnableSubscription { direction: Direction },
+    SwapSets { direction: Direction },
+    TakeSnapshot,
+    CopyRows { snapshot_lsn: Lsn },
+    BuildIndexes,
+    AdvanceSlot { direction: Direction, to: Lsn },
+    StartStream { direction: Direction, at_lsn: Lsn },
+    Analyze,
+    WriteMarker { side: Side, token: u64 },
+    SetSequences { side: Side },
+    Yield { side: Side },
+    Open { side: Side },
+    DropSubscription { direction: Direction },
+    DropSlot { side: Side },
+    DropOrigin { side: Side },
+    DropNode { side: Side },
+    Remove { side: Side },
+    ArchiveJournal,
+    DropJournal,
+    StopJob,
+}
+
+/// What a completed step showed that later steps, or people, need.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Evidence {
+    /// Only that it is done.
+    #[default]
+    Nothing,
+    /// A subscription stands, on this slot of its provider.
+    Subscription {
+        /// `pglogical.subscription.sub_slot_name`
+        slot: String,
+    },
+    /// Every table was copied under one snapshot.
+    Copied {
+        /// Tables.
+        tables: u64,
+        /// Rows.
+        rows: u64,
+        /// Bytes of COPY data.
+        bytes: u64,
+        /// Seconds from the first intent to the look that saw the last table.
+        seconds: f64,
+    },
+    /// What is left behind on purpose, or could not be removed: statements for an administrator.
+    Leftovers {
+        /// One sentence each.
+        left: Vec<Blocker>,
+    },
+}
+
+impl Evidence {
+    fn is_nothing(&self) -> bool {
+        *self == Evidence::Nothing
+    }
+}
