@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::side::{Direction, Side};
+
 /// The name of a migration: `[a-z][a-z0-9_]{0,15}`.
 ///
 /// Sixteen characters, because pglogical shortens each part of a slot's name to sixteen
@@ -25,6 +27,36 @@ impl MigrationName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// pglogical's node on a side (`pglogical.node.node_name`).
+    #[must_use]
+    pub fn node(&self, side: Side) -> String {
+        format!("pgferry_{self}_{side}")
+    }
+
+    /// pglogical's subscription of a direction (`pglogical.subscription.sub_name`).
+    #[must_use]
+    pub fn subscription(&self, direction: Direction) -> String {
+        format!("pgferry_{self}_{direction}")
+    }
+
+    /// The replication set of tables with a key; heartbeat and marker are in it too.
+    #[must_use]
+    pub fn set(&self) -> String {
+        format!("pgferry_{self}")
+    }
+
+    /// The replication set of tables without a key: only their inserts are replicated.
+    #[must_use]
+    pub fn insert_only_set(&self) -> String {
+        format!("pgferry_{self}_io")
+    }
+
+    /// The set without tables on which the forward subscription initialises.
+    #[must_use]
+    pub fn empty_set(&self) -> String {
+        format!("pgferry_{self}_boot")
     }
 }
 

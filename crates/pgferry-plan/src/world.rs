@@ -165,7 +165,7 @@ pub struct InstallView {
 }
 
 /// What a fence needs to see.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct FenceView {
     /// Application roles without the read-only default.
     pub unfenced: Vec<RoleName>,
@@ -184,6 +184,8 @@ pub struct FenceView {
     pub since_change_ms: u64,
     /// Transactions of application roles open for longer than a minute, in seconds.
     pub longest_transaction_seconds: Option<f64>,
+    /// Statements that restore the recorded settings, for a person.
+    pub lift_statements: Vec<String>,
     /// Sessions that write and cannot be fenced: superusers, or pgferry's own role used by others.
     pub unfenceable_writers: Vec<String>,
 }

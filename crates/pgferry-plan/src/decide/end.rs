@@ -1,0 +1,178 @@
+//! Finish and abandon: everything that pgferry and pglogical put there goes, in the order in
+//! which nothing is orphaned. What is not there is done.
+
+use super::following::await_marker;
+use super::{done, look, not_seen, Decision, Policy};
+use crate::action::Action;
+use crate::facts::{Course, Facts};
+use crate::finding::Blocker;
+use crate::journal::{Evidence, Verb};
+use crate::seen::Seen;
+use crate::side::{Direction, Side};
+use crate::world::{JobView, NodeState, World};
+
+pub(super) fn drain_both(facts: &Facts, world: &World) -> Decision {
+    match &world.job {
+        Seen::Unknown(reason) => return not_seen("the background job", reason),
+        Seen::Present(JobView::Running(_)) => return Decision::Act(Action::StopJob),
+        Seen::Present(JobView::Failed { .. }) | Seen::Absent => {}
+    }
+    // What an abandoned destination has not received is not wanted there any more.
+    if matches!(facts.course, Course::End { verb: Verb::Abandon, .. }) {
+        return done();
+    }
+    for direction in Direction::BOTH {
+        match &world.stream(direction).subscription {
+            Seen::Unknown(reason) => return not_seen("a subscription", reason),
+            Seen::Absent => {}
+            Seen::Present(_) => {
+                if let Some(decision) = await_marker(facts, world, direction.from()) {
+                    return decision;
+                }
+            }
+        }
+    }
+    done()
+}
+
+pub(super) fn disable_subscriptions(world: &World) -> Decision {
+    for direction in Direction::BOTH {
+        let stream = world.stream(direction);
+        match &stream.subscription {
+            Seen::Unknown(reason) => return not_seen("a subscription", reason),
+            Seen::Absent => {}
+            Seen::Present(subscription) if subscription.enabled => {
+                return Decision::Act(Action::DisableSubscription { direction });
+            }
+            Seen::Present(subscription) => match &stream.slot {
+                Seen::Unknown(reason) => return not_seen("a slot", reason),
+                // Its drop would only warn that the slot is in use, and leave it behind.
+                Seen::Present(slot) if slot.active || subscription.worker => {
+                    return Decision::Wait(format!("the {direction} stream comes to rest"));
+                }
+                Seen::Present(_) | Seen::Absent => {}
+            },
+        }
+    }
+    done()
+}
+
+pub(super) fn drop_subscriptions(world: &World) -> Decision {
+    for direction in Direction::BOTH {
+        match &world.stream(direction).subscription {
+            Seen::Unknown(reason) => return not_seen("a subscription", reason),
+            Seen::Absent => {}
+            Seen::Present(_) => return Decision::Act(Action::DropSubscription { direction }),
+        }
+    }
+    done()
+}
+
+pub(super) fn check_slots_and_origins(world: &World) -> Decision {
+    for side in Side::BOTH {
+        let orphans = match &world.node(side).orphans {
+            Seen::Unknown(reason) => return not_seen("slots and origins", reason),
+            Seen::Absent => continue,
+            Seen::Present(orphans) => orphans,
+        };
+        if let Some((slot, active)) = orphans.slots.first_key_value() {
+            if *active {
+                return Decision::Wait(format!("slot {slot} of the {side} is still in use"));
+            }
+            return Decision::Act(Action::DropSlot { side, slot: slot.clone() });
+        }
+        if let Some(origin) = orphans.origins.first() {
+            return Decision::Act(Action::DropOrigin { side, origin: origin.clone() });
+        }
+    }
+    done()
+}
+
+pub(super) fn drop_nodes(facts: &Facts, world: &World, policy: &Policy) -> Decision {
+    for side in Side::BOTH {
+        match &world.node(side).pglogical_node {
+            Seen::Unknown(reason) => return not_seen("pglogical's node", reason),
+            Seen::Present(name) if *name == policy.migration.node(side) => {
+                return Decision::Act(Action::DropNode { side });
+            }
+            Seen::Absent | Seen::Present(_) => {}
+        }
+    }
+    // The last step in which the record of the fence can be read: the next one removes it.
+    let passive = facts.active.other();
+    let left = match (&world.node(passive).record, &world.node(passive).fence, &facts.course) {
+        (Seen::Unknown(reason), ..) => return not_seen("the node's record", reason),
+        (Seen::Absent, ..) | (.., Course::End { open_passive: true, .. }) => Vec::new(),
+        (Seen::Present(record), Seen::Present(fence), _)
+            if record.state != NodeState::Open && !fence.fenced.is_empty() =>
+        {
+            vec![Blocker::new(
+                "passive_stays_fenced",
+                format!(
+                    "the {passive} stays closed to the roles {}, so that no client can write to it",
+                    fence.fenced.join(", ")
+                ),
+                fence.lift_statements.join(" "),
+            )]
+        }
+        (Seen::Present(_), Seen::Present(_), _) => Vec::new(),
+        (Seen::Present(_), Seen::Absent, _) => Vec::new(),
+        (Seen::Present(_), Seen::Unknown(reason), _) => return not_seen("the fence", reason),
+    };
+    if left.is_empty() { done() } else { Decision::Done(Evidence::Leftovers { left }) }
+}
+
+pub(super) fn remove_pglogical(facts: &Facts, world: &World) -> Decision {
+    let passive = facts.active.other();
+    let open_passive = matches!(facts.course, Course::End { open_passive: true, .. });
+    for side in Side::BOTH {
+        let node = world.node(side);
+        if side == passive && open_passive {
+            match &node.record {
+                Seen::Unknown(reason) => return not_seen("the node's record", reason),
+                Seen::Present(record) if record.state != NodeState::Open => {
+                    return Decision::Act(Action::Open { side, revision: record.revision });
+                }
+                Seen::Present(_) | Seen::Absent => {}
+            }
+        }
+        match &node.removable {
+            Seen::Unknown(reason) => return not_seen("what is to be removed", reason),
+            Seen::Absent => {}
+            Seen::Present(()) => {
+                return Decision::Act(Action::Remove {
+                    side,
+                    extension: facts.made_extension[side as usize],
+                });
+            }
+        }
+    }
+    done()
+}
+
+pub(super) fn leftover_scan(facts: &Facts, world: &World) -> Decision {
+    let found = look!(world.leftovers, "what is left");
+    if found.is_empty() {
+        return done();
+    }
+    let mut left = facts.leftovers.clone();
+    left.extend(found.iter().cloned());
+    Decision::Done(Evidence::Leftovers { left })
+}
+
+pub(super) fn archive_journal(world: &World) -> Decision {
+    let journal = look!(world.journal, "the journal");
+    if journal.in_a_node && !journal.archived {
+        Decision::Act(Action::ArchiveJournal)
+    } else {
+        done()
+    }
+}
+
+pub(super) fn drop_journal(world: &World) -> Decision {
+    match &world.journal {
+        Seen::Unknown(reason) => not_seen("the journal", reason),
+        Seen::Present(journal) if journal.in_a_node => Decision::Act(Action::DropJournal),
+        Seen::Present(_) | Seen::Absent => done(),
+    }
+}

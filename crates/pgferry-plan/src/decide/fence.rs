@@ -1,0 +1,93 @@
+//! Closing a side to application writes, and opening one: the same for every step that does it.
+//!
+//! A side counts as closed only when a fresh look finds every role fenced, no backend that could
+//! still carry the settings of before, no writer, and no prepared transaction: COMMIT PREPARED
+//! passes a read-only fence.
+
+use super::{blocked, done, look, Decision, Policy};
+use crate::action::{Action, SessionId};
+use crate::finding::Blocker;
+use crate::side::Side;
+use crate::world::{FenceView, NodeState, NodeView, SessionView};
+
+pub(super) fn close(side: Side, node: &NodeView, policy: &Policy) -> Decision {
+    let record = look!(node.record, "the node's record");
+    let fence = look!(node.fence, "the fence");
+    if fence.prepared > 0 {
+        return blocked(prepared_transactions(side, fence.prepared));
+    }
+    if record.state == NodeState::Open || !fence.unfenced.is_empty() {
+        return Decision::Act(Action::Fence {
+            side,
+            revision: record.revision,
+            roles: fence.unfenced.clone(),
+        });
+    }
+    let grace_is_over = u128::from(fence.since_change_ms) >= policy.grace.as_millis();
+    match old_sessions(side, fence, grace_is_over) {
+        Some(decision) => decision,
+        None if fence.writers.is_empty() => done(),
+        None => blocked(writer_found(side, &fence.writers)),
+    }
+}
+
+/// Opens a side, then ends the sessions that are older and would stay read-only.
+pub(super) fn open(side: Side, node: &NodeView) -> Decision {
+    let record = look!(node.record, "the node's record");
+    match record.state {
+        NodeState::Fenced | NodeState::Yielded => {
+            Decision::Act(Action::Open { side, revision: record.revision })
+        }
+        NodeState::Open => {
+            let fence = look!(node.fence, "the fence");
+            old_sessions(side, fence, true).unwrap_or_else(done)
+        }
+    }
+}
+
+/// What is left to do about backends that began before the record's last change.
+///
+/// Those that are starting up come first: they are in no list yet, and appear in it when they are
+/// through.
+fn old_sessions(side: Side, fence: &FenceView, working_ones_too: bool) -> Option<Decision> {
+    let to_end: Vec<SessionId> = fence
+        .older_sessions
+        .iter()
+        .filter(|session| session.idle || working_ones_too)
+        .map(|session| session.id.clone())
+        .collect();
+    if !to_end.is_empty() {
+        return Some(Decision::Act(Action::EndSessions { side, sessions: to_end }));
+    }
+    if fence.starting > 0 {
+        return Some(Decision::Wait(format!(
+            "{} sessions of the {side} are still starting up",
+            fence.starting
+        )));
+    }
+    if !fence.older_sessions.is_empty() {
+        return Some(Decision::Wait(format!(
+            "{} transactions of the {side} still run within their grace",
+            fence.older_sessions.len()
+        )));
+    }
+    None
+}
+
+pub(crate) fn prepared_transactions(side: Side, count: u64) -> Blocker {
+    Blocker::new(
+        "prepared_transactions",
+        format!("{count} prepared transactions stand in the {side} database, and could commit through the fence"),
+        "COMMIT PREPARED or ROLLBACK PREPARED each one: SELECT gid, prepared, owner FROM pg_prepared_xacts WHERE database = current_database();",
+    )
+}
+
+pub(crate) fn writer_found(side: Side, writers: &[SessionView]) -> Blocker {
+    let names: Vec<String> =
+        writers.iter().take(5).map(|w| format!("pid {} of role {}", w.id.pid, w.role)).collect();
+    Blocker::new(
+        "writer_found",
+        format!("{} sessions write on the closed {side}: {}", writers.len(), names.join(", ")),
+        "find what sets default_transaction_read_only off or begins READ WRITE by itself, stop it, then try again",
+    )
+}

@@ -1,0 +1,191 @@
+//! A switchover, cutover and rollback alike: the active side is closed, the other one opened.
+//!
+//! Before the line everything that goes wrong ends in opening the active side again; behind it,
+//! in going on. There is no third way.
+
+use super::fence::{self, writer_found};
+use super::following::await_marker;
+use super::{blocked, done, look, Decision, Policy};
+use crate::action::Action;
+use crate::facts::{Facts, Switchover};
+use crate::finding::Blocker;
+use crate::journal::Intent;
+use crate::seen::Seen;
+use crate::sequences;
+use crate::side::Side;
+use crate::steps::Step;
+use crate::verdict::verdict;
+use crate::world::{NodeState, World};
+
+pub(super) fn check_verdict(facts: &Facts, world: &World, policy: &Policy) -> Decision {
+    let passive = facts.kind().to();
+    // A role that appeared after the passive side was closed is closed out now, outside the stall.
+    if let (Seen::Present(fence), Seen::Present(record)) =
+        (&world.node(passive).fence, &world.node(passive).record)
+        && record.state != NodeState::Open
+        && !fence.unfenced.is_empty()
+    {
+        return Decision::Act(Action::Fence {
+            side: passive,
+            revision: record.revision,
+            roles: fence.unfenced.clone(),
+        });
+    }
+    let blockers = verdict(facts, world, policy);
+    if blockers.is_empty() { done() } else { Decision::Blocked(blockers) }
+}
+
+/// Ahead of the stall: most of what `set_sequences` would have to do is then done already.
+pub(super) fn warm_sequences(facts: &Facts, world: &World, policy: &Policy) -> Decision {
+    let (from, to) = (facts.kind().from(), facts.kind().to());
+    let active = look!(world.node(from).sequences, "the sequences");
+    let passive = look!(world.node(to).sequences, "the sequences");
+    let record = look!(world.node(to).record, "the node's record");
+    // Once is enough: the active side goes on handing out values, and a busy one would be chased
+    // for ever.
+    let behind = sequences::behind(active, passive, 0);
+    let warmed = facts.intents.contains(&Intent::SetSequences { side: to });
+    if behind.is_empty() || warmed || record.state == NodeState::Open {
+        return done();
+    }
+    Decision::Act(Action::SetSequences {
+        side: to,
+        revision: record.revision,
+        values: sequences::behind(active, passive, policy.headroom),
+    })
+}
+
+pub(super) fn fence_active(facts: &Facts, world: &World, policy: &Policy) -> Decision {
+    let from = facts.kind().from();
+    if let Some(stop) = other_side_is_open(facts, world) {
+        return stop;
+    }
+    fence::close(from, world.node(from), policy)
+}
+
+pub(super) fn drain(facts: &Facts, world: &World) -> Decision {
+    if let Some(stop) = still_closed(facts, world) {
+        return stop;
+    }
+    if let Some(decision) = await_marker(facts, world, facts.kind().from()) {
+        return decision;
+    }
+    let drift = look!(world.drift, "the scope");
+    if drift.is_empty() { done() } else { Decision::Blocked(drift.clone()) }
+}
+
+pub(super) fn set_sequences(facts: &Facts, world: &World, policy: &Policy) -> Decision {
+    if let Some(stop) = still_closed(facts, world) {
+        return stop;
+    }
+    let (from, to) = (facts.kind().from(), facts.kind().to());
+    let active = look!(world.node(from).sequences, "the sequences");
+    let passive = look!(world.node(to).sequences, "the sequences");
+    if let Some(missing) = sequences::missing(active, passive) {
+        return blocked(missing);
+    }
+    let record = look!(world.node(to).record, "the node's record");
+    let values = sequences::behind(active, passive, policy.headroom);
+    if values.is_empty() {
+        return done();
+    }
+    Decision::Act(Action::SetSequences { side: to, revision: record.revision, values })
+}
+
+pub(super) fn yield_fenced(facts: &Facts, world: &World) -> Decision {
+    let from = facts.kind().from();
+    let record = look!(world.node(from).record, "the node's record");
+    if record.state == NodeState::Yielded {
+        return done();
+    }
+    if let Some(stop) = still_closed(facts, world) {
+        return stop;
+    }
+    Decision::Act(Action::Yield { side: from, revision: record.revision })
+}
+
+pub(super) fn open_other(facts: &Facts, world: &World) -> Decision {
+    let (from, to) = (facts.kind().from(), facts.kind().to());
+    let fenced = look!(world.node(from).record, "the node's record");
+    match fenced.state {
+        NodeState::Yielded => fence::open(to, world.node(to)),
+        NodeState::Open | NodeState::Fenced => blocked(Blocker::new(
+            "not_yielded",
+            format!("the {from} has not yielded; the {to} stays closed"),
+            "somebody has changed pgferry.node by hand: compare both records before you go on",
+        )),
+    }
+}
+
+pub(super) fn confirm(facts: &Facts, world: &World) -> Decision {
+    let (from, to) = (facts.kind().from(), facts.kind().to());
+    let opened = look!(world.node(to).fence, "the fence");
+    if !opened.fenced.is_empty() {
+        return Decision::Wait(format!("{} roles of the {to} are still read-only", opened.fenced.len()));
+    }
+    let fenced = look!(world.node(from).fence, "the fence");
+    if !fenced.writers.is_empty() {
+        return Decision::Act(Action::EndSessions {
+            side: from,
+            sessions: fenced.writers.iter().map(|writer| writer.id.clone()).collect(),
+        });
+    }
+    await_marker(facts, world, to).unwrap_or_else(done)
+}
+
+/// Takes a switchover back: the active side is opened again, unless its record says that it has
+/// yielded. Then the other side may be open, and the only way is forward.
+pub(super) fn undo(switchover: &Switchover, world: &World) -> Decision {
+    let from = switchover.kind.from();
+    if switchover.fenced_at.is_none() && switchover.step < Step::FenceActive {
+        return done();
+    }
+    let node = world.node(from);
+    let record = look!(node.record, "the node's record");
+    if record.state == NodeState::Yielded {
+        return Decision::LineCrossed;
+    }
+    fence::open(from, node)
+}
+
+/// Looks again, in every step between fence and line, that the fence still holds.
+fn still_closed(facts: &Facts, world: &World) -> Option<Decision> {
+    let from = facts.kind().from();
+    if let Some(stop) = other_side_is_open(facts, world) {
+        return Some(stop);
+    }
+    let node = world.node(from);
+    let (Seen::Present(record), Seen::Present(fence)) = (&node.record, &node.fence) else {
+        return Some(Decision::Wait(format!("the fence of the {from} was not seen")));
+    };
+    if record.state == NodeState::Open || !fence.unfenced.is_empty() {
+        return Some(blocked(Blocker::new(
+            "fence_broken",
+            format!("the {from} was opened, or gained a role that may write, behind the fence"),
+            "find who changes roles or pgferry.node there, then try again",
+        )));
+    }
+    if fence.prepared > 0 {
+        return Some(blocked(fence::prepared_transactions(from, fence.prepared)));
+    }
+    if !fence.writers.is_empty() {
+        return Some(blocked(writer_found(from, &fence.writers)));
+    }
+    None
+}
+
+fn other_side_is_open(facts: &Facts, world: &World) -> Option<Decision> {
+    let to: Side = facts.kind().to();
+    match &world.node(to).record {
+        Seen::Present(record) if record.state == NodeState::Open => Some(blocked(Blocker::new(
+            "both_open",
+            format!("the {to} is open to application writes before the switchover"),
+            "somebody has changed pgferry.node by hand: compare both records before you go on",
+        ))),
+        Seen::Present(_) => None,
+        Seen::Absent => Some(Decision::Wait(format!("the {to} has no node record"))),
+        Seen::Unknown(reason) => {
+            Some(Decision::Wait(format!("the {to}'s record was not seen: {reason}")))
+        }
+    }
+}

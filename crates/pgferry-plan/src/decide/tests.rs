@@ -1,0 +1,188 @@
+//! Every step against nothing known, and the cases that decide whether a write is lost.
+
+use jiff::Timestamp;
+
+use super::*;
+use crate::journal::{Entry, Event, Verb};
+use crate::seen::Seen;
+use crate::side::{Kind, Side};
+use crate::steps::STEPS;
+use crate::world::{FenceView, MarkerView, NodeRecord, NodeState, SessionView};
+use crate::SessionId;
+use uuid::Uuid;
+
+fn policy() -> Policy {
+    Policy {
+        migration: "orders".parse().unwrap(),
+        max_lag: Duration::from_secs(1),
+        stall_budget: Duration::from_secs(5),
+        grace: Duration::from_millis(200),
+        headroom: 1000,
+    }
+}
+
+/// Facts with `step` at hand, reached through a legal journal.
+fn at(step: Step) -> Facts {
+    let mut facts = Facts::default();
+    let write = |facts: &mut Facts, event| {
+        let seq = facts.next_seq;
+        let entry = Entry { seq, at: Timestamp::UNIX_EPOCH, epoch: 1, event };
+        facts.fold(&entry).unwrap();
+    };
+    let request = |verb| Event::Requested { operation: Uuid::from_u128(7), verb, open_passive: false };
+    write(&mut facts, Event::TookOver);
+    write(&mut facts, request(Verb::Start));
+    for spec in STEPS {
+        if facts.step().is_none() && spec.part == crate::steps::Part::Switchover {
+            if step >= Step::DrainBoth {
+                write(&mut facts, request(Verb::Abandon));
+            } else {
+                write(&mut facts, request(Verb::Cutover));
+            }
+        }
+        let Some(at_hand) = facts.step() else { continue };
+        if at_hand == step {
+            return facts;
+        }
+        if at_hand == spec.step {
+            write(&mut facts, Event::Completed { step: spec.step, evidence: Evidence::Nothing });
+        }
+    }
+    facts
+}
+
+fn record(side: Side, state: NodeState) -> Seen<NodeRecord> {
+    Seen::Present(NodeRecord { side, id: Uuid::nil(), epoch: 1, state, revision: 3 })
+}
+
+/// Both sides as they are in the middle of a cutover, fenced and drained up to the markers.
+fn fenced_world() -> World {
+    let mut world = World::default();
+    world.source.record = record(Side::Source, NodeState::Fenced);
+    world.source.fence = Seen::Present(FenceView::default());
+    world.destination.record = record(Side::Destination, NodeState::Fenced);
+    world.destination.fence = Seen::Present(FenceView::default());
+    world.drift = Seen::Present(Vec::new());
+    world.job = Seen::Absent;
+    world
+}
+
+fn session(idle: bool) -> SessionView {
+    SessionView { id: SessionId { pid: 42, started_us: 1 }, role: "app".to_owned(), idle }
+}
+
+#[test]
+fn nothing_follows_from_a_look_that_saw_nothing() {
+    for spec in STEPS {
+        // The traffic steps have nothing to look at while clients follow the fence by themselves.
+        if matches!(spec.step, Step::PauseTraffic | Step::ResumeTraffic) {
+            continue;
+        }
+        let facts = at(spec.step);
+        assert_eq!(facts.step(), Some(spec.step), "the test reaches every step");
+        match decide(&facts, &World::default(), &policy()) {
+            Decision::Wait(_) => {}
+            // The verdict lists what it could not see; start_forward_stream misses the journal's
+            // position before it looks at anything.
+            Decision::Blocked(_)
+                if matches!(spec.step, Step::CheckVerdict | Step::StartForwardStream) => {}
+            // An abandoned destination is not drained; only its job is looked at.
+            other => panic!("{}: {other:?}", spec.step),
+        }
+    }
+}
+
+#[test]
+fn the_fence_ends_idle_sessions_at_once_and_working_ones_after_their_grace() {
+    let facts = at(Step::FenceActive);
+    let mut world = fenced_world();
+    let mut fence =
+        FenceView { older_sessions: vec![session(false)], since_change_ms: 10, ..FenceView::default() };
+    world.source.fence = Seen::Present(fence.clone());
+    assert!(matches!(decide(&facts, &world, &policy()), Decision::Wait(_)));
+    fence.since_change_ms = 200;
+    world.source.fence = Seen::Present(fence.clone());
+    assert!(matches!(decide(&facts, &world, &policy()), Decision::Act(Action::EndSessions { .. })));
+    fence.since_change_ms = 0;
+    fence.older_sessions = vec![session(true)];
+    world.source.fence = Seen::Present(fence);
+    assert!(matches!(decide(&facts, &world, &policy()), Decision::Act(Action::EndSessions { .. })));
+}
+
+#[test]
+fn a_backend_that_is_starting_up_keeps_the_fence_from_counting() {
+    let mut world = fenced_world();
+    world.source.fence = Seen::Present(FenceView { starting: 1, ..FenceView::default() });
+    assert!(matches!(decide(&at(Step::FenceActive), &world, &policy()), Decision::Wait(_)));
+}
+
+#[test]
+fn a_writer_or_a_prepared_transaction_stops_every_step_up_to_the_line() {
+    for step in [Step::FenceActive, Step::Drain, Step::SetSequences, Step::Yield] {
+        for fence in [
+            FenceView { writers: vec![session(false)], ..FenceView::default() },
+            FenceView { prepared: 1, ..FenceView::default() },
+        ] {
+            let mut world = fenced_world();
+            world.source.fence = Seen::Present(fence);
+            let decision = decide(&at(step), &world, &policy());
+            assert!(matches!(decision, Decision::Blocked(_)), "{step}: {decision:?}");
+        }
+    }
+}
+
+#[test]
+fn the_drain_waits_for_the_marker_of_this_very_attempt() {
+    let mut facts = at(Step::Drain);
+    let mut world = fenced_world();
+    world.source.marker = Seen::Present(MarkerView { own: 3, ..MarkerView::default() });
+    world.destination.marker = Seen::Present(MarkerView { other: 3, ..MarkerView::default() });
+    let Decision::Act(Action::WriteMarker { side: Side::Source, token }) =
+        decide(&facts, &world, &policy())
+    else {
+        panic!("an older marker proves nothing");
+    };
+    assert!(token > 3);
+    let intended = Event::Intended {
+        step: Step::Drain,
+        intent: Action::WriteMarker { side: Side::Source, token }.intent(),
+    };
+    let seq = facts.next_seq;
+    facts.fold(&Entry { seq, at: Timestamp::UNIX_EPOCH, epoch: 1, event: intended }).unwrap();
+    world.source.marker = Seen::Present(MarkerView { own: token, ..MarkerView::default() });
+    assert!(matches!(decide(&facts, &world, &policy()), Decision::Wait(_)));
+    world.destination.marker = Seen::Present(MarkerView { other: token, ..MarkerView::default() });
+    assert_eq!(decide(&facts, &world, &policy()), done());
+}
+
+#[test]
+fn the_other_side_is_opened_only_behind_the_line() {
+    let mut world = fenced_world();
+    assert!(matches!(decide(&at(Step::OpenOther), &world, &policy()), Decision::Blocked(_)));
+    world.source.record = record(Side::Source, NodeState::Yielded);
+    assert!(matches!(
+        decide(&at(Step::OpenOther), &world, &policy()),
+        Decision::Act(Action::Open { side: Side::Destination, .. })
+    ));
+    world.source.record = Seen::Unknown("gone".to_owned());
+    assert!(matches!(decide(&at(Step::OpenOther), &world, &policy()), Decision::Wait(_)));
+}
+
+#[test]
+fn taking_back_opens_a_fenced_side_and_goes_on_from_a_yielded_one() {
+    let mut facts = at(Step::Drain);
+    let seq = facts.next_seq;
+    let blocker = Blocker::new("aborted", "asked for", "");
+    let event = Event::Unwinding { blocker };
+    facts.fold(&Entry { seq, at: Timestamp::UNIX_EPOCH, epoch: 1, event }).unwrap();
+    let mut world = fenced_world();
+    assert!(matches!(
+        decide(&facts, &world, &policy()),
+        Decision::Act(Action::Open { side: Side::Source, .. })
+    ));
+    world.source.record = record(Side::Source, NodeState::Yielded);
+    assert_eq!(decide(&facts, &world, &policy()), Decision::LineCrossed);
+    world.source.record = Seen::Unknown("gone".to_owned());
+    assert!(matches!(decide(&facts, &world, &policy()), Decision::Wait(_)));
+    assert_eq!(facts.kind(), Kind::Cutover);
+}

@@ -1,0 +1,136 @@
+//! How far the passive side's sequences have to be set.
+//!
+//! Never back, and past the last value handed out in the direction of the increment: a session
+//! that slipped past the fence may still draw a few.
+
+use std::collections::HashMap;
+
+use crate::finding::Blocker;
+use crate::name::SequenceName;
+use crate::world::SequenceView;
+
+/// The sequences of the passive side that are behind, with the value each is to be set to (as
+/// `setval(…, value, true)`: the next value is the one after it).
+#[must_use]
+pub fn behind(
+    active: &[SequenceView],
+    passive: &[SequenceView],
+    headroom: i64,
+) -> Vec<(SequenceName, i64)> {
+    let passive: HashMap<&SequenceName, &SequenceView> =
+        passive.iter().map(|sequence| (&sequence.name, sequence)).collect();
+    active
+        .iter()
+        .filter_map(|sequence| {
+            let other = passive.get(&sequence.name)?;
+            let target = target(sequence, headroom)?;
+            is_behind(other, target).then(|| (sequence.name.clone(), target))
+        })
+        .collect()
+}
+
+/// The value to set; None when the sequence was never called, so there is nothing to stay past.
+///
+/// Where headroom would pass the sequence's bound it is left out: an exhausted sequence is an
+/// outage, and the drained last value alone is exact already.
+fn target(sequence: &SequenceView, headroom: i64) -> Option<i64> {
+    let last = sequence.last?;
+    let ahead = sequence
+        .increment
+        .checked_mul(headroom)
+        .and_then(|distance| last.checked_add(distance))
+        .filter(|value| (sequence.min..=sequence.max).contains(value));
+    Some(ahead.unwrap_or(last))
+}
+
+fn is_behind(passive: &SequenceView, target: i64) -> bool {
+    match passive.last {
+        None => true,
+        Some(last) if passive.increment < 0 => last > target,
+        Some(last) => last < target,
+    }
+}
+
+/// How many of the passive side's sequences have not reached what the active side has handed out.
+#[must_use]
+pub fn count_behind(active: &[SequenceView], passive: &[SequenceView]) -> u64 {
+    behind(active, passive, 0).len() as u64
+}
+
+/// A blocker when a sequence of the active side is not on the passive one.
+#[must_use]
+pub fn missing(active: &[SequenceView], passive: &[SequenceView]) -> Option<Blocker> {
+    let there: std::collections::HashSet<&SequenceName> =
+        passive.iter().map(|sequence| &sequence.name).collect();
+    let missing: Vec<String> = active
+        .iter()
+        .filter(|sequence| !there.contains(&sequence.name))
+        .map(|sequence| sequence.name.to_string())
+        .collect();
+    (!missing.is_empty()).then(|| {
+        Blocker::new(
+            "sequences_missing",
+            format!("{} sequences are not on the passive side: {}", missing.len(), first(&missing)),
+            "create each with the definition that pg_dump prints for it on the active side",
+        )
+    })
+}
+
+fn first(names: &[String]) -> String {
+    let mut text = names.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > 10 {
+        text.push_str(", …");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sequence(last: Option<i64>, increment: i64) -> SequenceView {
+        SequenceView {
+            name: SequenceName::new("public", "s"),
+            last,
+            increment,
+            min: -32_768,
+            max: 32_767,
+            cycle: false,
+        }
+    }
+
+    fn check(active: SequenceView, passive: SequenceView, headroom: i64, expected: Option<i64>) {
+        let values = behind(&[active], &[passive], headroom);
+        assert_eq!(values.first().map(|(_, value)| *value), expected);
+    }
+
+    #[test]
+    fn goes_past_the_last_value_by_the_headroom() {
+        check(sequence(Some(100), 1), sequence(Some(7), 1), 1000, Some(1100));
+        check(sequence(Some(100), 5), sequence(None, 5), 10, Some(150));
+    }
+
+    #[test]
+    fn goes_down_where_the_increment_does() {
+        check(sequence(Some(-100), -1), sequence(Some(-7), -1), 1000, Some(-1100));
+        check(sequence(Some(-100), -1), sequence(Some(-2000), -1), 1000, None);
+    }
+
+    #[test]
+    fn never_goes_back() {
+        check(sequence(Some(100), 1), sequence(Some(5000), 1), 1000, None);
+    }
+
+    #[test]
+    fn leaves_a_sequence_alone_that_was_never_called() {
+        check(sequence(None, 1), sequence(None, 1), 1000, None);
+        check(sequence(None, 1), sequence(Some(9), 1), 1000, None);
+    }
+
+    #[test]
+    fn spares_the_headroom_where_it_would_exhaust_the_sequence() {
+        check(sequence(Some(32_700), 1), sequence(Some(1), 1), 1000, Some(32_700));
+        check(sequence(Some(32_767), 1), sequence(Some(1), 1), 1000, Some(32_767));
+        check(sequence(Some(32_767), 1), sequence(Some(32_767), 1), 1000, None);
+    }
+}
