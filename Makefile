@@ -1,0 +1,30 @@
+# The commands a contributor needs. `make test` and `make demo` work on a fresh machine.
+
+CARGO ?= cargo
+
+.PHONY: help deps lint test demo deny
+
+help:
+	@echo 'make test    install what is missing, run every test'
+	@echo 'make demo    two servers, eight writers, a move forth, back and forth again'
+	@echo '             ARGS="--switchovers 10" for more of them'
+	@echo 'make lint    formatting and clippy'
+	@echo 'make deps    install PostgreSQL with pglogical and the build libraries'
+	@echo 'make deny    licences, sources and bans of the dependencies (needs cargo-deny)'
+
+deps:
+	@scripts/deps.sh
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+# Each test starts two servers and a daemon, so two at once, whatever the machine has.
+test: deps
+	$(CARGO) test --locked --workspace -- --test-threads=2
+
+demo: deps
+	$(CARGO) run --locked --release -p pgferry-tests --bin demo -- $(ARGS)
+
+deny:
+	$(CARGO) deny check bans licenses sources

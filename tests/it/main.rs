@@ -1,0 +1,5 @@
+//! One binary for every test that needs a real server, a real daemon or the whole workspace.
+#![allow(clippy::unwrap_used, reason = "the helper of a test may panic as the test itself may")]
+
+mod arrows;
+mod harness;

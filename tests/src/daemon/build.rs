@@ -1,0 +1,71 @@
+//! Building the binary under test, once for each process.
+//!
+//! The tests' binary has the feature `failpoints`; the demo's is a release build without it, and
+//! the two never share a file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use crate::process;
+
+/// Which binary runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// A debug build with failpoints.
+    Test,
+    /// What a user would run.
+    Release,
+}
+
+/// The path of the binary, built now if this process has not built it yet.
+pub(crate) fn binary(profile: Profile) -> &'static Path {
+    static TEST: OnceLock<PathBuf> = OnceLock::new();
+    static RELEASE: OnceLock<PathBuf> = OnceLock::new();
+    match profile {
+        Profile::Test => TEST.get_or_init(|| {
+            // Any other build of the package replaces the file that cargo names, perhaps with one
+            // that has no failpoints; the link keeps the file that was built here.
+            keep(&build(&["--features", "failpoints"]))
+        }),
+        Profile::Release => RELEASE.get_or_init(|| build(&["--release"])),
+    }
+}
+
+fn build(flags: &[&str]) -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command
+        .args(["build", "--locked", "-p", "pgferry", "--bin", "pgferry"])
+        .args(flags)
+        .arg("--message-format=json-render-diagnostics")
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    let messages = process::run(command).stdout;
+    String::from_utf8_lossy(&messages)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == "pgferry")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .unwrap_or_else(|| panic!("cargo built pgferry and named no executable"))
+}
+
+/// Links the binary under a name of this process, and removes what earlier ones left.
+fn keep(built: &Path) -> PathBuf {
+    let dir = built.with_file_name("under-test");
+    fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("cannot create {}: {e}", dir.display()));
+    for old in fs::read_dir(&dir).into_iter().flatten().flatten() {
+        let owner = old.file_name().to_string_lossy().replace("pgferry-", "");
+        if !Path::new("/proc").join(owner).exists() {
+            let _ = fs::remove_file(old.path());
+        }
+    }
+    let kept = dir.join(format!("pgferry-{}", std::process::id()));
+    let _ = fs::remove_file(&kept);
+    fs::hard_link(built, &kept)
+        .or_else(|_| fs::copy(built, &kept).map(drop))
+        .unwrap_or_else(|e| panic!("cannot keep {}: {e}", built.display()));
+    kept
+}

@@ -1,0 +1,50 @@
+//! Waiting for a condition with a deadline.
+//!
+//! Never a bare sleep: what is awaited is named, and the last thing seen is told when it does not
+//! come.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often a condition is looked at. Short, because tests add up, and long enough that two cores
+/// are left to the servers.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+/// Looks until `look` answers `Ok`, and returns that; panics with the last `Err` at the deadline.
+pub fn eventually<T>(
+    what: &str,
+    deadline: Duration,
+    mut look: impl FnMut() -> Result<T, String>,
+) -> T {
+    let started = Instant::now();
+    loop {
+        match look() {
+            Ok(seen) => return seen,
+            Err(last) if started.elapsed() >= deadline => {
+                panic!("waited {:.1} s for {what}; last seen: {last}", deadline.as_secs_f64())
+            }
+            Err(_) => thread::sleep(LOOK_EVERY),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn returns_what_was_seen_at_last() {
+        let mut looks = 0;
+        let seen = eventually("three looks", Duration::from_secs(5), || {
+            looks += 1;
+            if looks == 3 { Ok(looks) } else { Err(format!("{looks} looks")) }
+        });
+        assert_eq!(seen, 3);
+    }
+
+    #[test]
+    #[should_panic(expected = "last seen: nothing")]
+    fn says_what_it_last_saw() {
+        eventually("a miracle", Duration::from_millis(1), || Err::<(), _>("nothing".to_owned()));
+    }
+}

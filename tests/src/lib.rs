@@ -1,0 +1,33 @@
+//! The harness: real PostgreSQL servers with pglogical, the daemon as a process, and clients that
+//! remember what they were promised.
+//!
+//! Nothing here knows how pgferry works inside: it is driven over HTTP and the command line, and
+//! judged by what the two databases hold. A helper that cannot do its work panics with the reason,
+//! because its caller is a test. No server outlives the process that started it.
+
+#![expect(
+    clippy::print_stderr,
+    reason = "a failing test shows the logs of its servers and of the daemon"
+)]
+
+pub mod cluster;
+pub mod config;
+pub mod content;
+pub mod daemon;
+pub mod expect;
+pub mod install;
+pub mod ledger;
+pub mod leftovers;
+pub mod pair;
+pub mod process;
+pub mod session;
+pub mod tempdir;
+pub mod tls;
+
+pub use cluster::{Cluster, ClusterOptions, Shutdown};
+pub use config::ConfigFile;
+pub use daemon::{Answer, CommandOutput, Daemon, Profile, pgferry};
+pub use expect::eventually;
+pub use ledger::{Ledger, LedgerOptions, LedgerReport};
+pub use pair::{DATABASE, MIGRATION, Pair, PairOptions};
+pub use session::Session;
