@@ -1,0 +1,54 @@
+//! Looking at the application's login roles: who may write here, and who can be fenced.
+//!
+//! One statement over the ACLs, grouped by grantee before any role is asked about, so that its
+//! cost grows with roles and grants and not with their product. Nothing here writes.
+
+use tokio_postgres::{Client, Row};
+
+use pgferry_plan::RoleName;
+use pgferry_plan::roles::{ApplicationRole, WriteAccess};
+
+const APPLICATION_ROLES: &str = include_str!("roles/application_roles.sql");
+
+/// From this version on a membership says whether it may be inherited and set.
+const MEMBERSHIP_HAS_OPTIONS: i32 = 160_000;
+
+/// The login roles of this server that are neither superuser nor `ours`, ordered by name.
+///
+/// Roles that may not write are listed too: on a destination that has no tables yet, the roles
+/// that will write are known from the source only.
+pub async fn application_roles(
+    client: &Client,
+    ours: &[RoleName],
+) -> Result<Vec<ApplicationRole>, tokio_postgres::Error> {
+    let version: i32 = client
+        .query_one("SELECT current_setting('server_version_num')::int", &[])
+        .await?
+        .try_get(0)?;
+    let rows = client.query(&statement(version), &[&ours]).await?;
+    rows.iter().map(role_from).collect()
+}
+
+fn statement(server_version: i32) -> String {
+    let membership = if server_version < MEMBERSHIP_HAS_OPTIONS { "MEMBER" } else { "USAGE, SET" };
+    APPLICATION_ROLES.replace("{membership}", membership)
+}
+
+fn role_from(row: &Row) -> Result<ApplicationRole, tokio_postgres::Error> {
+    let words: Vec<String> = row.try_get("writes")?;
+    Ok(ApplicationRole {
+        name: row.try_get("name")?,
+        may_connect: row.try_get("may_connect")?,
+        // A word that is not known would have to come from the statement above; it counts as a
+        // grant rather than as nothing.
+        writes: words
+            .iter()
+            .map(|word| WriteAccess::from_word(word).unwrap_or(WriteAccess::Grant))
+            .collect(),
+        read_only_here: row.try_get("read_only_here")?,
+        read_only_everywhere: row.try_get("read_only_everywhere")?,
+        alterable: row.try_get("alterable")?,
+        sessions: u32::try_from(row.try_get::<_, i64>("sessions")?).unwrap_or(u32::MAX),
+        other_databases: row.try_get("other_databases")?,
+    })
+}
