@@ -81,7 +81,7 @@ pub struct Switchover {
     /// The step; while unwinding, the step that is being taken back.
     pub step: Step,
     /// Why it is being taken back, if it is.
-    pub unwinding: Option<Blocker>,
+    pub unwinding: Option<Vec<Blocker>>,
     /// When it was asked for.
     pub started_at: Timestamp,
     /// When the fence was first intended.
@@ -287,12 +287,12 @@ impl Facts {
             }
             Event::Intended { step, intent } => self.intended(*step, intent, entry.at)?,
             Event::Completed { step, evidence } => self.completed(*step, evidence, entry.at)?,
-            Event::Unwinding { blocker } => {
+            Event::Unwinding { blockers } => {
                 let switchover = self.switchover_mut().ok_or("no switchover runs")?;
                 if switchover.unwinding.is_some() || switchover.step > LINE {
                     return Err("the switchover is past the line, or already taken back");
                 }
-                switchover.unwinding = Some(blocker.clone());
+                switchover.unwinding = Some(blockers.clone());
                 switchover.step_began_at = entry.at;
                 self.intents.clear();
             }

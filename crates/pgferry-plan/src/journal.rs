@@ -134,8 +134,8 @@ pub enum Event {
     },
     /// The running switchover is being taken back.
     Unwinding {
-        /// Why.
-        blocker: Blocker,
+        /// Why; the first is the one that decided.
+        blockers: Vec<Blocker>,
     },
     /// A look proved that the step has been taken back.
     Undone {

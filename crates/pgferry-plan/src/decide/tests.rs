@@ -86,7 +86,6 @@ fn nothing_follows_from_a_look_that_saw_nothing() {
             // position before it looks at anything.
             Decision::Blocked(_)
                 if matches!(spec.step, Step::CheckVerdict | Step::StartForwardStream) => {}
-            // An abandoned destination is not drained; only its job is looked at.
             other => panic!("{}: {other:?}", spec.step),
         }
     }
@@ -172,8 +171,7 @@ fn the_other_side_is_opened_only_behind_the_line() {
 fn taking_back_opens_a_fenced_side_and_goes_on_from_a_yielded_one() {
     let mut facts = at(Step::Drain);
     let seq = facts.next_seq;
-    let blocker = Blocker::new("aborted", "asked for", "");
-    let event = Event::Unwinding { blocker };
+    let event = Event::Unwinding { blockers: vec![Blocker::new("aborted", "asked for", "")] };
     facts.fold(&Entry { seq, at: Timestamp::UNIX_EPOCH, epoch: 1, event }).unwrap();
     let mut world = fenced_world();
     assert!(matches!(

@@ -1,0 +1,319 @@
+//! One migration's engine: what it knows, and one turn of its loop.
+//!
+//! Never sleeps, never reads configuration, never concludes from the result of an action. An
+//! engine whose journal failed is thrown away; the next one begins with a take-over and a load.
+
+use jiff::Timestamp;
+use pgferry_plan::journal::{Entry, Event, Evidence, OperationState, Verb};
+use pgferry_plan::request::{succeeded, taken_back};
+use pgferry_plan::{
+    Action, Blocker, Course, Decision, Facts, Policy, Refusal, Step, World, admit, decide, verdict,
+};
+use uuid::Uuid;
+
+use crate::failpoint;
+use crate::ports::{Cluster, Condition, ConditionKind, Fault, Journal, LeadershipLost};
+
+/// What a turn came to, and so when the next one is due.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Turn {
+    /// Something changed: look again at once.
+    Progressed,
+    /// Nothing to do but look again; at once while writes are held.
+    Waiting,
+    /// Nothing is asked for.
+    AtRest,
+    /// Everything has been taken away.
+    Ended,
+}
+
+/// The engine of one migration under one leadership.
+#[derive(Debug)]
+pub struct Engine<C, J> {
+    cluster: C,
+    journal: J,
+    policy: Policy,
+    facts: Facts,
+    entries: Vec<Entry>,
+    unwritten: Vec<Entry>,
+    condition: Option<Condition>,
+    verdict: Vec<Blocker>,
+    world: World,
+    journal_dropped: bool,
+}
+
+impl<C: Cluster, J: Journal> Engine<C, J> {
+    /// An engine over what the journal holds, under a leadership that was just taken.
+    ///
+    /// # Errors
+    /// When the take-over cannot be journaled.
+    pub async fn take_over(
+        cluster: C,
+        journal: J,
+        policy: Policy,
+        facts: Facts,
+        entries: Vec<Entry>,
+        epoch: i64,
+    ) -> Result<Self, LeadershipLost> {
+        let mut engine = Self {
+            cluster,
+            journal,
+            policy,
+            facts,
+            entries,
+            unwritten: Vec::new(),
+            condition: None,
+            verdict: Vec::new(),
+            world: World::default(),
+            journal_dropped: false,
+        };
+        engine.note(epoch, Event::TookOver)?;
+        engine.flush().await?;
+        Ok(engine)
+    }
+
+    /// What the journal adds up to.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Every entry, oldest first.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// What the migration waits for.
+    pub fn condition(&self) -> Option<&Condition> {
+        self.condition.as_ref()
+    }
+
+    /// What stood against a switchover at the last look at rest.
+    pub fn verdict(&self) -> &[Blocker] {
+        &self.verdict
+    }
+
+    /// The last look.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// The cluster that this engine acts on.
+    pub fn cluster(&self) -> &C {
+        &self.cluster
+    }
+
+    /// One turn: look, decide, and either conclude, act once, or wait.
+    ///
+    /// # Errors
+    /// When this daemon may not act any more.
+    pub async fn tick(&mut self) -> Result<Turn, LeadershipLost> {
+        if let Course::Ended(_) = self.facts.course {
+            self.condition = None;
+            return Ok(Turn::Ended);
+        }
+        self.world = self.cluster.observe(&self.facts).await;
+        if matches!(self.facts.course, Course::AtRest | Course::Planned) {
+            self.verdict = verdict(&self.facts, &self.world, &self.policy);
+            self.condition = None;
+            if self.facts.paused {
+                self.say_paused();
+            }
+            return Ok(Turn::AtRest);
+        }
+        if self.facts.paused && self.facts.switchover().is_none() {
+            self.flush().await?;
+            self.say_paused();
+            return Ok(Turn::Waiting);
+        }
+        if let Some(blocker) =
+            pgferry_plan::decide::out_of_time(&self.facts, &self.world, &self.policy)
+        {
+            return self.unwind(vec![blocker]).await;
+        }
+        match decide(&self.facts, &self.world, &self.policy) {
+            Decision::Done(evidence) => self.conclude(evidence).await,
+            Decision::Act(action) => self.act(&action).await,
+            Decision::Wait(why) => {
+                self.flush().await?;
+                self.say(ConditionKind::Waiting, vec![Blocker::new("waiting", why, "")]);
+                Ok(Turn::Waiting)
+            }
+            Decision::Blocked(blockers) if self.can_be_taken_back() => self.unwind(blockers).await,
+            Decision::Blocked(blockers) => {
+                self.flush().await?;
+                self.say(ConditionKind::Blocked, blockers);
+                Ok(Turn::Waiting)
+            }
+            Decision::LineCrossed => {
+                self.note(self.facts.epoch, Event::LineCrossed)?;
+                if let Some(abort) = self.facts.running(Verb::Abort).map(|abort| abort.id) {
+                    self.note(self.facts.epoch, failed(abort, pgferry_plan::request::too_late()))?;
+                }
+                self.flush().await?;
+                Ok(Turn::Progressed)
+            }
+        }
+    }
+
+    /// Accepts a person's request, after a fresh look, or refuses it with every reason.
+    ///
+    /// # Errors
+    /// When this daemon may not act any more.
+    pub async fn request(
+        &mut self,
+        verb: Verb,
+        open_passive: bool,
+    ) -> Result<Result<Uuid, Refusal>, LeadershipLost> {
+        if matches!(verb, Verb::Cutover | Verb::Rollback) && self.facts.course == Course::AtRest {
+            self.world = self.cluster.observe(&self.facts).await;
+        }
+        let operation = Uuid::now_v7();
+        let admitted =
+            admit(&self.facts, &self.world, &self.policy, verb, open_passive, operation);
+        match admitted {
+            Err(refusal) => Ok(Err(refusal)),
+            Ok(events) => {
+                for event in events {
+                    self.note(self.facts.epoch, event)?;
+                }
+                self.flush().await?;
+                self.condition = None;
+                Ok(Ok(operation))
+            }
+        }
+    }
+
+    /// Looks afresh and tells everything that stands against a switchover.
+    pub async fn fresh_verdict(&mut self) -> &[Blocker] {
+        if self.facts.course == Course::AtRest {
+            self.world = self.cluster.observe(&self.facts).await;
+        }
+        self.verdict = verdict(&self.facts, &self.world, &self.policy);
+        &self.verdict
+    }
+
+    async fn conclude(&mut self, evidence: Evidence) -> Result<Turn, LeadershipLost> {
+        let Some(step) = self.facts.step() else { return Ok(Turn::AtRest) };
+        self.condition = None;
+        if self.facts.switchover().is_some_and(|switchover| switchover.unwinding.is_some()) {
+            self.note(self.facts.epoch, Event::Undone { step: step.min(Step::FenceActive) })?;
+            for event in taken_back(&self.facts, self.world.now) {
+                self.note(self.facts.epoch, event)?;
+            }
+            self.flush().await?;
+            return Ok(Turn::Progressed);
+        }
+        tracing::info!(%step, "step is done");
+        let operation = self.operation_of_course();
+        self.note(self.facts.epoch, Event::Completed { step, evidence })?;
+        if step.next().is_none() {
+            if let Some(operation) = operation {
+                self.note(self.facts.epoch, succeeded(operation))?;
+            }
+            self.flush().await?;
+        }
+        // Otherwise it shares an append with the next intent: a look that saw the step done will
+        // see it again after a crash.
+        Ok(Turn::Progressed)
+    }
+
+    fn operation_of_course(&self) -> Option<Uuid> {
+        match &self.facts.course {
+            Course::SetUp(_) => self.facts.running(Verb::Start).map(|start| start.id),
+            Course::Switchover(switchover) => Some(switchover.operation),
+            Course::End { verb, .. } => self.facts.running(*verb).map(|end| end.id),
+            Course::Planned | Course::AtRest | Course::Ended(_) => None,
+        }
+    }
+
+    async fn act(&mut self, action: &Action) -> Result<Turn, LeadershipLost> {
+        let Some(step) = self.facts.step() else { return Ok(Turn::AtRest) };
+        let intent = action.intent();
+        let repeated = self.facts.intents.contains(&intent);
+        if !repeated {
+            tracing::info!(%step, ?intent, "acting");
+            self.note(self.facts.epoch, Event::Intended { step, intent })?;
+        }
+        self.flush().await?;
+        failpoint::reach("before_effect", Some(step));
+        let result = self.cluster.apply(action, &self.facts).await;
+        failpoint::reach("after_effect", Some(step));
+        match result {
+            Ok(()) => {
+                if *action == Action::DropJournal {
+                    self.journal_dropped = true;
+                }
+                // The same action over and over is a loop that a person should see and a server
+                // should not feel; held writes come first.
+                let urgent = step.within_stall() || self.facts.switchover().is_some();
+                Ok(if repeated && !urgent { Turn::Waiting } else { Turn::Progressed })
+            }
+            Err(Fault::EpochRaised) => {
+                Err(LeadershipLost("another daemon has raised the epoch on a node".to_owned()))
+            }
+            Err(Fault::Failed(blocker)) => {
+                tracing::warn!(%step, code = blocker.code, message = blocker.message, "action failed");
+                self.say(ConditionKind::Waiting, vec![blocker]);
+                Ok(Turn::Waiting)
+            }
+        }
+    }
+
+    fn can_be_taken_back(&self) -> bool {
+        self.facts
+            .switchover()
+            .is_some_and(|switchover| switchover.unwinding.is_none() && switchover.step.before_line())
+    }
+
+    async fn unwind(&mut self, blockers: Vec<Blocker>) -> Result<Turn, LeadershipLost> {
+        if let Some(blocker) = blockers.first() {
+            tracing::warn!(code = blocker.code, message = blocker.message, "taking the switchover back");
+        }
+        self.note(self.facts.epoch, Event::Unwinding { blockers })?;
+        self.flush().await?;
+        Ok(Turn::Progressed)
+    }
+
+    /// Folds an event into the facts, to be written by the next flush.
+    fn note(&mut self, epoch: i64, event: Event) -> Result<(), LeadershipLost> {
+        let entry = Entry { seq: self.facts.next_seq, at: Timestamp::now(), epoch, event };
+        self.facts.fold(&entry).map_err(|illegal| LeadershipLost(illegal.to_string()))?;
+        self.unwritten.push(entry);
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), LeadershipLost> {
+        if !self.unwritten.is_empty() {
+            // The last act has removed the journal; what remains is told from memory.
+            if !self.journal_dropped {
+                self.journal.append(&self.unwritten).await?;
+            }
+            self.entries.append(&mut self.unwritten);
+        }
+        Ok(())
+    }
+
+    fn say_paused(&mut self) {
+        let paused =
+            Blocker::new("paused", "the migration is paused", "`pgferry resume` lets it go on");
+        self.say(ConditionKind::Paused, vec![paused]);
+    }
+
+    fn say(&mut self, kind: ConditionKind, blockers: Vec<Blocker>) {
+        let Some(blocker) = blockers.first().cloned() else { return };
+        let since = match &self.condition {
+            Some(old) if old.kind == kind && old.blocker.code == blocker.code => old.since,
+            Some(_) | None => self.world.now,
+        };
+        self.condition = Some(Condition { kind, blocker, all: blockers, since });
+    }
+}
+
+fn failed(operation: Uuid, problem: Blocker) -> Event {
+    Event::OperationEnded {
+        operation,
+        state: OperationState::Failed,
+        blockers: vec![problem.clone()],
+        problem: Some(problem),
+    }
+}

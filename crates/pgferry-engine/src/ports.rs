@@ -1,0 +1,75 @@
+//! What the engine needs of the world: something to look at and act on, and something to write
+//! to. No default implementations, so that a test's stand-in is seen to be one.
+
+use std::future::Future;
+
+use jiff::Timestamp;
+use pgferry_plan::{Action, Blocker, Entry, Facts, World};
+
+/// Both servers.
+pub trait Cluster: Send + Sync {
+    /// Looks at what the step at hand needs, or, at rest, at what a verdict needs. Never fails:
+    /// what was not seen is Unknown.
+    fn observe(&self, facts: &Facts) -> impl Future<Output = World> + Send;
+
+    /// Carries out one action under the leadership of `facts.epoch`. Its result is only for
+    /// people: what it did is seen by the next look.
+    fn apply(
+        &self,
+        action: &Action,
+        facts: &Facts,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+}
+
+/// The journal of one migration, written by one leader.
+pub trait Journal: Send {
+    /// Appends entries durably, all or none, if this leadership still holds.
+    ///
+    /// # Errors
+    /// Whenever it is not certain that they were written. The leader then has to begin anew:
+    /// take over, load, look.
+    fn append(
+        &mut self,
+        entries: &[Entry],
+    ) -> impl Future<Output = Result<(), LeadershipLost>> + Send;
+}
+
+/// This daemon may not act any more, or cannot know whether it may.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("leadership lost: {0}")]
+pub struct LeadershipLost(pub String);
+
+/// Why an action failed, for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The node's epoch is not ours: another daemon has taken over.
+    #[error("another daemon leads this migration now")]
+    EpochRaised,
+    /// It did not work; what the next look sees decides.
+    #[error("{}", .0.message)]
+    Failed(Blocker),
+}
+
+/// What a migration waits for, beside its phase.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Waiting, blocked or paused.
+    pub kind: ConditionKind,
+    /// Code, message and hint.
+    pub blocker: Blocker,
+    /// All reasons, when there are several.
+    pub all: Vec<Blocker>,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// The kinds of condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConditionKind {
+    /// It goes on by itself.
+    Waiting,
+    /// A person has to do something.
+    Blocked,
+    /// A person has asked for it.
+    Paused,
+}

@@ -1,0 +1,171 @@
+//! The ports over the model, with one fault at a chosen index.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use pgferry_plan::{Action, Blocker, Entry, Facts, World};
+
+use super::model::{Model, Refused};
+use crate::ports::{Cluster, Fault, Journal, LeadershipLost};
+
+/// What goes wrong, each at the n-th occasion.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Trouble {
+    Nothing,
+    DiesBeforeEffect,
+    DiesAfterEffect,
+    /// The daemon dies, and what it sent lands while the next one is at work.
+    DiesAndEffectLandsLate,
+    /// The reply is lost; the effect was there.
+    LosesReply,
+    /// The reply is lost; the effect lands a few looks later, in the same leadership.
+    EffectLandsLate,
+    RepeatsAction,
+    DiesBeforeAppend,
+    DiesAfterAppend,
+}
+
+impl Trouble {
+    pub(super) const ALL: [Trouble; 8] = [
+        Trouble::DiesBeforeEffect,
+        Trouble::DiesAfterEffect,
+        Trouble::DiesAndEffectLandsLate,
+        Trouble::LosesReply,
+        Trouble::EffectLandsLate,
+        Trouble::RepeatsAction,
+        Trouble::DiesBeforeAppend,
+        Trouble::DiesAfterAppend,
+    ];
+
+    fn is_of_journal(self) -> bool {
+        matches!(self, Trouble::DiesBeforeAppend | Trouble::DiesAfterAppend)
+    }
+}
+
+/// The world of one simulated migration.
+#[derive(Debug)]
+pub(super) struct Scene {
+    pub(super) model: Model,
+    pub(super) journal: Vec<Entry>,
+    trouble: Trouble,
+    /// Occasions left until it strikes; None when it has struck.
+    pub(super) countdown: Option<usize>,
+    late: Vec<(u64, Action, i64)>,
+}
+
+/// A handle that both ports share.
+#[derive(Clone, Debug)]
+pub(super) struct Stage(Arc<Mutex<Scene>>);
+
+impl Stage {
+    pub(super) fn new(trouble: Trouble, index: usize) -> Self {
+        Self(Arc::new(Mutex::new(Scene {
+            model: Model::at_rest(),
+            journal: Vec::new(),
+            trouble,
+            countdown: (trouble != Trouble::Nothing).then_some(index),
+            late: Vec::new(),
+        })))
+    }
+
+    pub(super) fn scene(&self) -> MutexGuard<'_, Scene> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl Scene {
+    fn strikes(&mut self, of_journal: bool) -> bool {
+        if self.trouble.is_of_journal() != of_journal {
+            return false;
+        }
+        match self.countdown {
+            Some(0) => {
+                self.countdown = None;
+                true
+            }
+            Some(left) => {
+                self.countdown = Some(left - 1);
+                false
+            }
+            None => false,
+        }
+    }
+
+    fn land_what_is_late(&mut self) {
+        let looks = self.model.looks;
+        let (due, later) = std::mem::take(&mut self.late).into_iter().partition(|l| l.0 <= looks);
+        self.late = later;
+        let due: Vec<(u64, Action, i64)> = due;
+        for (_, action, epoch) in due {
+            // Refused or not: nobody hears of it.
+            let _ = self.model.mutate(&action, epoch);
+        }
+    }
+}
+
+impl Cluster for Stage {
+    async fn observe(&self, _facts: &Facts) -> World {
+        let mut scene = self.scene();
+        scene.model.pass();
+        scene.land_what_is_late();
+        scene.model.look()
+    }
+
+    async fn apply(&self, action: &Action, facts: &Facts) -> Result<(), Fault> {
+        let mut scene = self.scene();
+        let lost = || Err(Fault::Failed(Blocker::new("reply_lost", "the reply was lost", "")));
+        let late = |scene: &Scene, looks| (scene.model.looks + looks, action.clone(), facts.epoch);
+        if !scene.strikes(false) {
+            return answer(scene.model.mutate(action, facts.epoch));
+        }
+        match scene.trouble {
+            Trouble::DiesBeforeEffect => Err(Fault::EpochRaised),
+            Trouble::DiesAfterEffect => {
+                answer(scene.model.mutate(action, facts.epoch))?;
+                Err(Fault::EpochRaised)
+            }
+            Trouble::DiesAndEffectLandsLate => {
+                let late = late(&scene, 2);
+                scene.late.push(late);
+                Err(Fault::EpochRaised)
+            }
+            Trouble::LosesReply => {
+                answer(scene.model.mutate(action, facts.epoch))?;
+                lost()
+            }
+            Trouble::EffectLandsLate => {
+                let late = late(&scene, 1);
+                scene.late.push(late);
+                lost()
+            }
+            Trouble::RepeatsAction => {
+                answer(scene.model.mutate(action, facts.epoch))?;
+                let _ = scene.model.mutate(action, facts.epoch);
+                Ok(())
+            }
+            Trouble::Nothing | Trouble::DiesBeforeAppend | Trouble::DiesAfterAppend => {
+                answer(scene.model.mutate(action, facts.epoch))
+            }
+        }
+    }
+}
+
+fn answer(result: Result<(), Refused>) -> Result<(), Fault> {
+    result.map_err(|refused| match refused {
+        Refused::Epoch => Fault::EpochRaised,
+        Refused::Revision => Fault::Failed(Blocker::new("changed", "the record changed", "")),
+    })
+}
+
+impl Journal for Stage {
+    async fn append(&mut self, entries: &[Entry]) -> Result<(), LeadershipLost> {
+        let mut scene = self.scene();
+        if !scene.strikes(true) {
+            scene.journal.extend_from_slice(entries);
+            return Ok(());
+        }
+        if scene.trouble == Trouble::DiesAfterAppend {
+            scene.journal.extend_from_slice(entries);
+        }
+        Err(LeadershipLost("the daemon died".to_owned()))
+    }
+}

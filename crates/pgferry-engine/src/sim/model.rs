@@ -1,0 +1,298 @@
+//! The two servers, the streams between them, and clients that write wherever they may.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use jiff::Timestamp;
+use pgferry_plan::lag::{LagReport, StreamStatus};
+use pgferry_plan::world::{
+    FenceView, MarkerView, NodeRecord, NodeState, SequenceView, SessionView, SlotView,
+    SubscriptionView, World,
+};
+use pgferry_plan::{
+    Action, Blocker, Direction, Lsn, Seen, SequenceName, SessionId, Side,
+};
+use uuid::Uuid;
+
+/// One side of the model.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) state: NodeState,
+    pub(super) revision: i64,
+    pub(super) epoch: i64,
+    /// The role's default: what a session that begins now gets.
+    read_only: bool,
+    /// Sessions by pid, and whether each may write: decided when it began.
+    sessions: BTreeMap<i32, bool>,
+    changed_at_pid: i32,
+    pub(super) rows: BTreeMap<u64, u32>,
+    markers: [u64; 2],
+    sequence: Option<i64>,
+}
+
+/// Both sides, both streams, and what was promised to clients.
+#[derive(Debug)]
+pub(super) struct Model {
+    pub(super) nodes: [Node; 2],
+    streams: [VecDeque<Change>; 2],
+    pub(super) acknowledged: BTreeSet<u64>,
+    handed_out: BTreeSet<i64>,
+    next_row: u64,
+    next_pid: i32,
+    pub(super) looks: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Row(u64),
+    Marker(Side, u64),
+}
+
+/// Why a mutation was refused.
+#[derive(Debug, PartialEq)]
+pub(super) enum Refused {
+    Epoch,
+    Revision,
+}
+
+impl Model {
+    /// As a migration rests after its set-up: the source open, the destination fenced.
+    pub(super) fn at_rest() -> Self {
+        let node = |state, read_only| Node {
+            state,
+            revision: 1,
+            epoch: 0,
+            read_only,
+            sessions: BTreeMap::new(),
+            changed_at_pid: 0,
+            rows: BTreeMap::new(),
+            markers: [0, 0],
+            sequence: None,
+        };
+        Self {
+            nodes: [node(NodeState::Open, false), node(NodeState::Fenced, true)],
+            streams: [VecDeque::new(), VecDeque::new()],
+            acknowledged: BTreeSet::new(),
+            handed_out: BTreeSet::new(),
+            next_row: 1,
+            next_pid: 1,
+            looks: 0,
+        }
+    }
+
+    fn node(&mut self, side: Side) -> &mut Node {
+        &mut self.nodes[side as usize]
+    }
+
+    /// Time passes: clients connect and write, streams move by one change each.
+    pub(super) fn pass(&mut self) {
+        self.looks += 1;
+        for side in Side::BOTH {
+            if self.node(side).sessions.len() < 2 && !self.node(side).read_only {
+                let pid = self.next_pid;
+                self.next_pid += 1;
+                self.node(side).sessions.insert(pid, true);
+            }
+            let writers = self.node(side).sessions.values().filter(|may| **may).count();
+            for _ in 0..writers {
+                self.write(side);
+            }
+        }
+        for direction in Direction::BOTH {
+            self.carry(direction);
+            // Faster than two writers, or a drain would never end.
+            self.carry(direction);
+            self.carry(direction);
+        }
+        self.check_always();
+    }
+
+    fn write(&mut self, side: Side) {
+        let row = self.next_row;
+        self.next_row += 1;
+        let value = self.node(side).sequence.map_or(1, |last| last + 1);
+        self.node(side).sequence = Some(value);
+        assert!(self.handed_out.insert(value), "sequence value {value} handed out twice");
+        *self.node(side).rows.entry(row).or_default() += 1;
+        self.streams[Direction::leaving(side) as usize].push_back(Change::Row(row));
+        self.acknowledged.insert(row);
+    }
+
+    fn carry(&mut self, direction: Direction) {
+        let change = self.streams[direction as usize].pop_front();
+        let node = self.node(direction.to());
+        match change {
+            Some(Change::Row(row)) => *node.rows.entry(row).or_default() += 1,
+            Some(Change::Marker(side, token)) => node.markers[side as usize] = token,
+            None => {}
+        }
+    }
+
+    /// What must hold at any instant.
+    fn check_always(&self) {
+        let open = self.nodes.iter().filter(|node| !node.read_only).count();
+        assert!(open <= 1, "both sides are open to application writes");
+    }
+
+    /// What must hold when a migration is at rest with `active` open.
+    pub(super) fn check_at_rest(&mut self, active: Side) {
+        while self.streams.iter().any(|stream| !stream.is_empty()) {
+            self.carry(Direction::Forward);
+            self.carry(Direction::Reverse);
+        }
+        let node = &self.nodes[active as usize];
+        assert!(!node.read_only && node.state == NodeState::Open, "{active} is not open");
+        let other = &self.nodes[active.other() as usize];
+        assert!(other.read_only && other.state != NodeState::Open, "{} is open", active.other());
+        for row in &self.acknowledged {
+            assert_eq!(node.rows.get(row), Some(&1), "row {row} on the {active}");
+            assert_eq!(other.rows.get(row), Some(&1), "row {row} on the {}", active.other());
+        }
+    }
+
+    /// A new leadership raises the epoch before anything else.
+    pub(super) fn raise(&mut self, epoch: i64) {
+        for node in &mut self.nodes {
+            node.epoch = epoch;
+        }
+    }
+
+    /// Carries out an action under an epoch, as one transaction.
+    pub(super) fn mutate(&mut self, action: &Action, epoch: i64) -> Result<(), Refused> {
+        let guard = |node: &Node, revision: Option<i64>| {
+            if node.epoch != epoch {
+                Err(Refused::Epoch)
+            } else if revision.is_some_and(|revision| node.revision != revision) {
+                Err(Refused::Revision)
+            } else {
+                Ok(())
+            }
+        };
+        match action {
+            Action::Fence { side, revision, .. } => {
+                let pid = self.next_pid;
+                let node = self.node(*side);
+                guard(node, Some(*revision))?;
+                node.read_only = true;
+                if node.state == NodeState::Open {
+                    node.state = NodeState::Fenced;
+                }
+                node.revision += 1;
+                node.changed_at_pid = pid;
+            }
+            Action::EndSessions { side, sessions } => {
+                let node = self.node(*side);
+                guard(node, None)?;
+                for session in sessions {
+                    node.sessions.remove(&session.pid);
+                }
+            }
+            Action::WriteMarker { side, token } => {
+                let node = self.node(*side);
+                guard(node, None)?;
+                let own = &mut node.markers[*side as usize];
+                *own = (*own).max(*token);
+                self.streams[Direction::leaving(*side) as usize]
+                    .push_back(Change::Marker(*side, *token));
+            }
+            Action::SetSequences { side, revision, values } => {
+                let node = self.node(*side);
+                guard(node, Some(*revision))?;
+                for (_, value) in values {
+                    node.sequence = node.sequence.max(Some(*value));
+                }
+            }
+            Action::Yield { side, revision } => {
+                let node = self.node(*side);
+                guard(node, Some(*revision))?;
+                node.state = NodeState::Yielded;
+                node.revision += 1;
+            }
+            Action::Open { side, revision } => {
+                let pid = self.next_pid;
+                let node = self.node(*side);
+                guard(node, Some(*revision))?;
+                node.read_only = false;
+                node.state = NodeState::Open;
+                node.revision += 1;
+                node.changed_at_pid = pid;
+            }
+            other => panic!("a switchover has no action {other:?}"),
+        }
+        self.check_always();
+        Ok(())
+    }
+
+    /// Everything that a step of a switchover may look at.
+    pub(super) fn look(&self) -> World {
+        let mut world = World { now: Timestamp::now(), ..World::default() };
+        for side in Side::BOTH {
+            let node = &self.nodes[side as usize];
+            let view = world.node_mut(side);
+            view.record = Seen::Present(NodeRecord {
+                side,
+                id: Uuid::nil(),
+                epoch: node.epoch,
+                state: node.state,
+                revision: node.revision,
+            });
+            view.fence = Seen::Present(self.fence_view(side));
+            view.marker = Seen::Present(MarkerView {
+                own: node.markers[side as usize],
+                other: node.markers[side.other() as usize],
+                own_came_back: false,
+            });
+            view.sequences = Seen::Present(vec![SequenceView {
+                name: SequenceName::new("public", "s"),
+                last: node.sequence,
+                increment: 1,
+                min: 1,
+                max: i64::MAX,
+                cycle: false,
+            }]);
+        }
+        for direction in Direction::BOTH {
+            let stream = world.stream_mut(direction);
+            stream.subscription = Seen::Present(SubscriptionView {
+                enabled: true,
+                initialized: true,
+                worker: true,
+                real_sets: true,
+                forwards_nothing: true,
+                slot: "slot".to_owned(),
+            });
+            stream.slot =
+                Seen::Present(SlotView { active: true, confirmed_flush: Lsn(1), lost: false });
+        }
+        let mut lag = LagReport::default();
+        for stream in [&mut lag.forward, &mut lag.reverse] {
+            stream.status = StreamStatus::Streaming;
+            stream.lag_seconds = Some(0.0);
+        }
+        world.lag = Seen::Present(lag);
+        world.drift = Seen::Present(Vec::<Blocker>::new());
+        world.job = Seen::Absent;
+        world
+    }
+
+    fn fence_view(&self, side: Side) -> FenceView {
+        let node = &self.nodes[side as usize];
+        let roles = |yes: bool| if yes { vec!["app".to_owned()] } else { Vec::new() };
+        let older_sessions = node
+            .sessions
+            .keys()
+            .filter(|pid| **pid < node.changed_at_pid)
+            .map(|pid| SessionView {
+                id: SessionId { pid: *pid, started_us: 0 },
+                role: "app".to_owned(),
+                idle: true,
+            })
+            .collect();
+        FenceView {
+            unfenced: roles(!node.read_only),
+            fenced: roles(node.read_only),
+            older_sessions,
+            since_change_ms: 1000,
+            ..FenceView::default()
+        }
+    }
+}

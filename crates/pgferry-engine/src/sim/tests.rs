@@ -1,0 +1,216 @@
+//! Every trouble at every index of cutover and of rollback; the invariants are asserted inside
+//! the model at every look and every mutation.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use pgferry_plan::steps::{Part, STEPS};
+use pgferry_plan::{
+    Course, Entry, Event, Evidence, Facts, Kind, OperationState, Policy, Side, Verb,
+};
+use uuid::Uuid;
+
+use super::faults::{Stage, Trouble};
+use crate::engine::{Engine, Turn};
+use crate::ports::LeadershipLost;
+
+/// More turns than any switchover takes; reaching it means that one never ends.
+const MANY: usize = 2_000;
+
+fn policy() -> Policy {
+    Policy {
+        migration: "orders".parse().unwrap(),
+        max_lag: Duration::from_secs(1),
+        stall_budget: Duration::from_secs(60),
+        grace: Duration::ZERO,
+        headroom: 10,
+    }
+}
+
+/// A journal whose set-up is done.
+fn set_up() -> Vec<Entry> {
+    let operation = Uuid::from_u128(1);
+    let mut events = vec![
+        Event::TookOver,
+        Event::Requested { operation, verb: Verb::Start, open_passive: false },
+    ];
+    events.extend(
+        STEPS
+            .iter()
+            .filter(|spec| !matches!(spec.part, Part::Switchover | Part::End))
+            .map(|spec| Event::Completed { step: spec.step, evidence: Evidence::Nothing }),
+    );
+    events
+        .into_iter()
+        .zip(1..)
+        .map(|(event, seq)| Entry { seq, at: Timestamp::now(), epoch: 1, event })
+        .collect()
+}
+
+/// A daemon that is started again whenever it dies.
+struct Daemon {
+    stage: Stage,
+    epoch: i64,
+    engine: Engine<Stage, Stage>,
+    policy: Policy,
+    deaths: usize,
+}
+
+impl Daemon {
+    async fn start(stage: Stage, policy: Policy) -> Self {
+        let mut epoch = 1;
+        let engine = Self::lead(&stage, &mut epoch, &policy).await;
+        Self { stage, epoch, engine, policy, deaths: 0 }
+    }
+
+    async fn lead(stage: &Stage, epoch: &mut i64, policy: &Policy) -> Engine<Stage, Stage> {
+        loop {
+            *epoch += 1;
+            let entries = {
+                let mut scene = stage.scene();
+                scene.model.raise(*epoch);
+                if scene.journal.is_empty() {
+                    scene.journal = set_up();
+                }
+                scene.journal.clone()
+            };
+            let facts = Facts::replay(&entries).expect("a journal that was written can be read");
+            let engine = Engine::take_over(
+                stage.clone(),
+                stage.clone(),
+                policy.clone(),
+                facts,
+                entries,
+                *epoch,
+            );
+            if let Ok(engine) = engine.await {
+                return engine;
+            }
+        }
+    }
+
+    async fn survive<T>(&mut self, result: Result<T, LeadershipLost>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(_) => {
+                self.deaths += 1;
+                self.engine = Self::lead(&self.stage, &mut self.epoch, &self.policy).await;
+                None
+            }
+        }
+    }
+
+    /// Asks until the request is in the journal, as a person would after a crash.
+    async fn ask(&mut self, verb: Verb) {
+        for _ in 0..MANY {
+            let known = self.engine.facts().operations.len();
+            let result = self.engine.request(verb, false).await;
+            let answer = self.survive(result).await;
+            if self.engine.facts().operations.len() > known || matches!(answer, Some(Ok(_))) {
+                return;
+            }
+            let result = self.engine.tick().await;
+            self.survive(result).await;
+        }
+        panic!("the request was never accepted: {:?}", self.engine.verdict());
+    }
+
+    async fn run_to_rest(&mut self) {
+        for _ in 0..MANY {
+            let result = self.engine.tick().await;
+            if self.survive(result).await == Some(Turn::AtRest) {
+                return;
+            }
+        }
+        panic!("the switchover never ends: {:?}", self.engine.condition());
+    }
+
+    async fn switch(&mut self, kind: Kind) -> OperationState {
+        self.ask(Verb::of_switchover(kind)).await;
+        self.run_to_rest().await;
+        let report = self.engine.facts().last_switchover.clone().unwrap();
+        assert_eq!(report.kind, kind);
+        let active = self.engine.facts().active;
+        assert_eq!(active == kind.to(), report.outcome == OperationState::Succeeded);
+        self.stage.scene().model.check_at_rest(active);
+        report.outcome
+    }
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+#[test]
+fn a_migration_goes_there_and_back_again_and_again() {
+    block_on(async {
+        let mut daemon = Daemon::start(Stage::new(Trouble::Nothing, 0), policy()).await;
+        for _ in 0..5 {
+            assert_eq!(daemon.switch(Kind::Cutover).await, OperationState::Succeeded);
+            assert_eq!(daemon.switch(Kind::Rollback).await, OperationState::Succeeded);
+        }
+        assert!(daemon.stage.scene().model.acknowledged.len() > 100);
+    });
+}
+
+#[test]
+fn any_trouble_at_any_index_of_cutover_and_rollback_ends_well() {
+    block_on(async {
+        for trouble in Trouble::ALL {
+            let mut index = 0;
+            loop {
+                let stage = Stage::new(trouble, index);
+                let mut daemon = Daemon::start(stage.clone(), policy()).await;
+                for kind in [Kind::Cutover, Kind::Rollback] {
+                    while daemon.switch(kind).await != OperationState::Succeeded {}
+                }
+                if stage.scene().countdown.is_some() {
+                    // The index lies behind the last occasion: every one has been tried.
+                    assert!(index > 10, "{trouble:?} found only {index} occasions");
+                    break;
+                }
+                index += 1;
+            }
+        }
+    });
+}
+
+#[test]
+fn a_switchover_out_of_budget_is_taken_back_and_writers_go_on() {
+    block_on(async {
+        let strict = Policy { stall_budget: Duration::ZERO, ..policy() };
+        let mut daemon = Daemon::start(Stage::new(Trouble::Nothing, 0), strict).await;
+        assert_eq!(daemon.switch(Kind::Cutover).await, OperationState::Aborted);
+        let written = daemon.stage.scene().model.acknowledged.len();
+        daemon.engine.tick().await.unwrap();
+        daemon.engine.tick().await.unwrap();
+        assert!(daemon.stage.scene().model.acknowledged.len() > written);
+        assert_eq!(daemon.engine.facts().active, Side::Source);
+    });
+}
+
+#[test]
+fn an_abort_at_any_turn_ends_on_one_open_side() {
+    block_on(async {
+        let mut aborted = 0;
+        for turns in 0..60 {
+            let mut daemon = Daemon::start(Stage::new(Trouble::Nothing, 0), policy()).await;
+            daemon.ask(Verb::Cutover).await;
+            for _ in 0..turns {
+                daemon.engine.tick().await.unwrap();
+            }
+            let accepted = daemon.engine.request(Verb::Abort, false).await.unwrap();
+            daemon.run_to_rest().await;
+            let facts = daemon.engine.facts().clone();
+            assert_eq!(facts.course, Course::AtRest);
+            let outcome = facts.last_switchover.unwrap().outcome;
+            match (accepted, outcome) {
+                (Ok(_), OperationState::Aborted) => aborted += 1,
+                (Ok(_) | Err(_), OperationState::Succeeded) => {}
+                (answer, outcome) => panic!("{answer:?}, {outcome:?}"),
+            }
+            daemon.stage.scene().model.check_at_rest(facts.active);
+        }
+        assert!(aborted > 5, "the abort came too late every time but {aborted}");
+    });
+}
