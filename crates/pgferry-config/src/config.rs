@@ -1,0 +1,240 @@
+//! The valid configuration, and nothing about how it was written down.
+//!
+//! Plain data with everything filled in: whoever holds one of these types checks nothing again.
+//! Only [`crate::parse`] makes a whole [`Config`]; none of it is `Deserialize` or `Default`, because
+//! both would be a way around the checks.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pgferry_plan::{MigrationName, RoleName, Side, TableName};
+
+use crate::{Dsn, Secret};
+
+/// Everything that the file and the environment say.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The listener.
+    pub server: ServerConfig,
+    /// Where the journal lives, and where it is archived.
+    pub journal: JournalConfig,
+    /// At least one migration.
+    pub migrations: BTreeMap<MigrationName, MigrationConfig>,
+}
+
+/// `[server]`
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// The address for health, metrics, API and page; a loopback address.
+    pub listen: SocketAddr,
+}
+
+/// `[journal]`
+#[derive(Clone, Debug)]
+pub struct JournalConfig {
+    /// A third place for the journal; none means the destination database of each migration.
+    pub place: Option<Login>,
+    /// The directory that takes the journal's archive at the end.
+    pub archive_dir: PathBuf,
+}
+
+/// A DSN and the password that goes with it.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// Where and as whom.
+    pub dsn: Dsn,
+    /// None when the server asks for none: trust, peer or certificate authentication.
+    pub password: Option<Secret>,
+}
+
+/// `[migrations.NAME]`
+#[derive(Clone, Debug)]
+pub struct MigrationConfig {
+    /// Its key in the file.
+    pub name: MigrationName,
+    /// Whether `serve` starts it without being told to.
+    pub autostart: bool,
+    /// How often each side rewrites its heartbeat.
+    pub heartbeat_interval: Duration,
+    /// How often both sides are looked at while nothing happens.
+    pub poll_interval: Duration,
+    /// Where the database is.
+    pub source: NodeConfig,
+    /// Where it goes.
+    pub destination: NodeConfig,
+    /// What goes along.
+    pub scope: ScopeConfig,
+    /// How the schema comes over.
+    pub schema: SchemaConfig,
+    /// How the rows come over.
+    pub copy: CopyConfig,
+    /// How sequences are carried.
+    pub sequences: SequencesConfig,
+    /// The limits of a switchover.
+    pub cutover: CutoverConfig,
+    /// How writes are stopped.
+    pub fence: FenceConfig,
+    /// How clients find the active side.
+    pub traffic: TrafficConfig,
+}
+
+impl MigrationConfig {
+    /// The node of one side.
+    #[must_use]
+    pub fn node(&self, side: Side) -> &NodeConfig {
+        match side {
+            Side::Source => &self.source,
+            Side::Destination => &self.destination,
+        }
+    }
+}
+
+/// `[migrations.NAME.source]` and `[migrations.NAME.destination]`: one database, seen from three places.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// How the daemon reaches it.
+    pub login: Login,
+    /// How the other server reaches it: `peer_dsn`, else as the daemon does.
+    pub peer: Login,
+    /// How its own server reaches it: `self_dsn`, else as the daemon does, as the peer's role.
+    pub own: Login,
+}
+
+/// `[migrations.NAME.scope]`
+#[derive(Clone, Debug)]
+pub struct ScopeConfig {
+    /// Schemas by their catalog names; none means every schema that is not the system's.
+    pub schemas: Option<Vec<String>>,
+    /// Tables that stay behind.
+    pub exclude_tables: Vec<TableName>,
+    /// Tables without a key, of which only inserts are replicated.
+    pub insert_only: Vec<TableName>,
+}
+
+/// `[migrations.NAME.schema]`
+#[derive(Clone, Debug)]
+pub struct SchemaConfig {
+    /// Who makes the tables of the destination.
+    pub mode: SchemaMode,
+    /// The directory of `pg_dump` and `pg_restore`; none means search for them.
+    pub pg_bindir: Option<PathBuf>,
+}
+
+/// `[migrations.NAME.copy]`
+#[derive(Clone, Debug)]
+pub struct CopyConfig {
+    /// Who copies the rows.
+    pub method: CopyMethod,
+    /// How many tables are copied, and how many indexes are built, at a time.
+    pub jobs: usize,
+}
+
+/// `[migrations.NAME.sequences]`
+#[derive(Clone, Debug)]
+pub struct SequencesConfig {
+    /// How many increments each sequence is set ahead, at least one.
+    ///
+    /// Zero is refused: headroom is what covers values cached by a session that the fence ended.
+    pub headroom: i64,
+}
+
+/// `[migrations.NAME.cutover]`: for both kinds of switchover.
+#[derive(Clone, Debug)]
+pub struct CutoverConfig {
+    /// The heartbeat lag below which a side counts as caught up; above the heartbeat interval.
+    pub max_lag: Duration,
+    /// How long writes may stall before the line; then the active side is opened again.
+    pub stall_budget: Duration,
+    /// How long a working session may go on before the fence ends it; may be zero.
+    pub grace: Duration,
+}
+
+/// `[migrations.NAME.fence]`
+#[derive(Clone, Debug)]
+pub struct FenceConfig {
+    /// What stops writes.
+    pub method: FenceMethod,
+    /// The login roles to fence; none means every role found that may write.
+    pub roles: Option<Vec<RoleName>>,
+    /// Roles never fenced, although they may write.
+    pub exclude_roles: Vec<RoleName>,
+}
+
+/// `[migrations.NAME.traffic]`
+#[derive(Clone, Debug)]
+pub struct TrafficConfig {
+    /// How clients come to the other side.
+    pub method: TrafficMethod,
+}
+
+/// A setting that takes one of a few words.
+pub(crate) trait Choice: Copy + 'static {
+    /// Every word of the file with its meaning.
+    const WORDS: &'static [(&'static str, Self)];
+}
+
+/// `schema.mode`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SchemaMode {
+    /// pgferry copies it.
+    Copy,
+    /// It is already there. Not built yet: refused.
+    Existing,
+}
+
+impl Choice for SchemaMode {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("copy", SchemaMode::Copy), ("existing", SchemaMode::Existing)];
+}
+
+/// `copy.method`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyMethod {
+    /// pgferry's own copy, several tables at once.
+    Parallel,
+    /// pglogical's initial synchronisation. Not built yet: refused.
+    Pglogical,
+}
+
+impl Choice for CopyMethod {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("parallel", CopyMethod::Parallel), ("pglogical", CopyMethod::Pglogical)];
+}
+
+/// `fence.method`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FenceMethod {
+    /// `default_transaction_read_only` per role and database.
+    ReadOnly,
+    /// `NOLOGIN`. Not built yet: refused.
+    NoLogin,
+}
+
+impl Choice for FenceMethod {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("read_only", FenceMethod::ReadOnly), ("no_login", FenceMethod::NoLogin)];
+}
+
+/// `traffic.method`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrafficMethod {
+    /// Clients know both hosts and follow the fence by themselves.
+    MultiHost,
+    /// PgBouncer. Not built yet: refused.
+    Pgbouncer,
+    /// A command. Not built yet: refused.
+    Command,
+    /// A webhook. Not built yet: refused.
+    Webhook,
+}
+
+impl Choice for TrafficMethod {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("multi_host", TrafficMethod::MultiHost),
+        ("pgbouncer", TrafficMethod::Pgbouncer),
+        ("command", TrafficMethod::Command),
+        ("webhook", TrafficMethod::Webhook),
+    ];
+}

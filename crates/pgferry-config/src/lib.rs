@@ -1,0 +1,24 @@
+//! Configuration: a TOML file and the environment in, a valid [`Config`] or every problem at once out.
+//!
+//! Nothing here connects to anything, writes a file or logs. The only files opened are those that
+//! the configuration names (passwords, root certificates) and the only judgement is whether what is
+//! written can be meant: what a server thinks of it is for preflight to find out.
+
+mod config;
+mod dsn;
+mod load;
+mod lookup;
+mod nearest;
+mod problem;
+mod secret;
+
+pub use config::{
+    Config, CopyConfig, CopyMethod, CutoverConfig, FenceConfig, FenceMethod, JournalConfig, Login,
+    MigrationConfig, NodeConfig, SchemaConfig, SchemaMode, ScopeConfig, SequencesConfig,
+    ServerConfig, TrafficConfig, TrafficMethod,
+};
+pub use dsn::{Dsn, DsnFault, InvalidDsn, SslMode};
+pub use load::{load, parse};
+pub use lookup::{Lookup, ProcessEnv};
+pub use problem::{LoadError, Problem};
+pub use secret::Secret;
