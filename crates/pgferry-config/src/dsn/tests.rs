@@ -39,6 +39,8 @@ fn reads_the_uri_form() {
         "postgresql://a%40b@db/my%20db",
         "host=db port=5432 dbname='my db' user=a@b sslmode=prefer",
     );
+    check("postgresql://u@db/d?host=h2&", "host=h2 port=5432 dbname=d user=u sslmode=prefer");
+    check("postgresql://u@db/d?foo=", "refused: unknown word \"foo\"");
     check("postgresql://u@db/d?ssl=true", "host=db port=5432 dbname=d user=u sslmode=require");
 }
 

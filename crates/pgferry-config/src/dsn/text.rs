@@ -100,15 +100,16 @@ fn uri_pairs(rest: &str) -> Result<Vec<(String, String)>, DsnFault> {
         None => (address, None),
     };
     let (host, port) = host_and_port(server)?;
-    push("host", host)?;
-    if let Some(port) = port {
-        push("port", port)?;
-    }
-    if let Some(dbname) = dbname {
-        push("dbname", dbname)?;
+    // "postgresql:///db?host=/tmp": an empty place says nothing, and a parameter may say it.
+    for (key, place) in [("host", Some(host)), ("port", port), ("dbname", dbname)] {
+        if let Some(place) = place.filter(|place| !place.is_empty()) {
+            push(key, place)?;
+        }
     }
 
-    for parameter in query.into_iter().flat_map(|query| query.split('&')) {
+    let query = query.map(|query| query.strip_suffix('&').unwrap_or(query));
+    for parameter in query.filter(|query| !query.is_empty()).into_iter().flat_map(|q| q.split('&'))
+    {
         match parameter.split_once('=') {
             // JDBC's word, which libpq takes in a URI.
             Some(("ssl", "true")) => push("sslmode", "require")?,
@@ -121,8 +122,6 @@ fn uri_pairs(rest: &str) -> Result<Vec<(String, String)>, DsnFault> {
             }
         }
     }
-    // "postgresql:///db?host=/tmp": the parameter wins over the empty place before the slash.
-    pairs.retain(|(key, value)| key == "password" || !value.is_empty());
     Ok(pairs)
 }
 

@@ -33,6 +33,19 @@ fn what_is_not_toml_is_placed_and_not_repeated() {
     assert!(seen[0].starts_with("line 2, column "), "{seen:?}");
     assert!(seen.iter().any(|problem| problem.starts_with("line 4, ")), "{seen:?}");
     assert!(!seen.concat().contains("hunter2"), "{seen:?}");
+    for text in [
+        "password_file = hunter2",
+        "dsn = 'a' hunter2",
+        "dsn = \"a\\hunter2\"",
+        "dsn = \"\"\"hunter2",
+        "dsn = 2020hunter2",
+        "dsn = hunter2 = 'b'",
+        "hunter2",
+        "[hunter2",
+    ] {
+        let seen = problems(text, &env(&[]));
+        assert!(!seen.is_empty() && !seen.concat().contains("hunter2"), "{text}: {seen:?}");
+    }
     let twice = problems("[server]\nlisten = 'a'\nlisten = 'b'", &env(&[]));
     assert_eq!((twice.len(), twice[0].starts_with("line 3, column 1: ")), (1, true), "{twice:?}");
 }
@@ -127,10 +140,8 @@ fn the_environment_overrides_and_adds() {
 
 #[test]
 fn an_override_finds_a_name_with_underscores() {
-    let text =
-        MINIMAL.replace("orders", "a__b") + &MINIMAL.replace("orders", "a").replace("=", " = ");
-    let text = text.replace("dsn  = ", "dsn =").replace("host = ", "host=other_");
-    let text = text.replace("dbname = ", "dbname=").replace("user = ", "user=");
+    let named = |name: &str| MINIMAL.replace("migrations.orders", &format!("migrations.{name}"));
+    let text = named("a__b") + &named("a").replace("dbname=orders", "dbname=other");
     let set = env(&[
         ("PGFERRY__MIGRATIONS__A__B__AUTOSTART", "true"),
         ("PGFERRY__MIGRATIONS__A__POLL_INTERVAL", "2s"),
