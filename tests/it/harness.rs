@@ -125,3 +125,19 @@ fn with_tls_the_daemons_role_is_refused_without_it() {
     let plain = pair.dsn(Side::Source).replace("verify-full", "disable");
     assert!(!psql(plain).status.success());
 }
+
+#[test]
+fn the_stores_traffic_runs_as_the_application() {
+    let pair = Pair::start(PairOptions::default());
+    pair.load_store();
+    pair.load_pgbench(1);
+    let app = pair.app_on(Side::Source).unwrap();
+    for _ in 0..3 {
+        app.run(pgferry_tests::pair::STORE_TRAFFIC);
+    }
+    let owned = "SELECT count(*) FROM pg_tables WHERE schemaname IN ('public', 'store')
+                  AND tableowner <> 'owner'";
+    assert_eq!(pair.admin(Side::Source).number(owned), 0);
+    assert_eq!(content::table_count(&pair.source), 12);
+    assert!(content::structure(&pair.source, &pair.source).contains("CREATE TRIGGER note_status"));
+}

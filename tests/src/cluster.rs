@@ -16,7 +16,7 @@ use std::time::Duration;
 use pgferry_plan::Side;
 use tokio_postgres::Config;
 
-use crate::expect::eventually;
+use crate::expect::{eventually, interrupted};
 use crate::session::{Row, Session};
 use crate::tempdir::TempDir;
 use crate::tls::Certificate;
@@ -269,14 +269,12 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() && !interrupted() {
             eprintln!("--- log of the {} (end) ---\n{}", self.side, self.log_tail(60));
         }
-        if let Some(mut child) = self.process.take() {
-            // Immediate, because nothing of it is kept; then waited for, so that its directory
-            // can go.
-            process::signal(child.id(), "QUIT");
-            let _ = child.wait();
+        if let Some(child) = self.process.take() {
+            // Immediate, because nothing of it is kept; waited for, so that its directory can go.
+            process::put_down(child, "QUIT");
         }
     }
 }

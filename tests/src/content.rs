@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::Duration;
 
+use pgferry_plan::Side;
+
 use crate::cluster::Cluster;
 use crate::expect::eventually;
-use crate::pair::DATABASE;
+use crate::pair::{DATABASE, Pair};
 use crate::process;
 use crate::session::Session;
 
@@ -61,6 +63,25 @@ pub fn wait_until_equal(one: &Cluster, other: &Cluster, deadline: Duration) {
         let differences = differences(one, other);
         if differences.is_empty() { Ok(()) } else { Err(differences.join("\n")) }
     });
+}
+
+/// Waits until each side has the other's heartbeat of a moment after this call: then everything
+/// that was committed before the call has been applied, because a stream keeps the order of
+/// commits. Writers must be held, or there is always more.
+pub fn wait_until_settled(pair: &Pair, deadline: Duration) {
+    for side in Side::BOTH {
+        let here = pair.admin(side);
+        let there = pair.admin(side.other());
+        let now = here.value("SELECT clock_timestamp()").unwrap_or_default();
+        let arrived =
+            format!("SELECT beat_at > '{now}' FROM pgferry.heartbeat WHERE side = '{side}'");
+        eventually(&format!("a heartbeat of the {side} to arrive"), deadline, || {
+            match there.value(&arrived).as_deref() {
+                Some("t") => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+    }
 }
 
 /// How many tables there are to compare.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::free_port;
 use crate::config::{ConfigFile, PASSWORD_VARIABLE};
-use crate::expect::eventually;
+use crate::expect::{eventually, interrupted};
 use crate::pair::{MIGRATION, PGFERRY_PASSWORD, Pair};
 use crate::process;
 use crate::tempdir::TempDir;
@@ -322,11 +322,10 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
+        if let Some(child) = self.child.take() {
+            process::put_down(child, "KILL");
         }
-        if thread::panicking() {
+        if thread::panicking() && !interrupted() {
             let log = lines(&self.log);
             let end = &log[log.len().saturating_sub(200)..];
             eprintln!("--- log of the daemon (end) ---\n{}", end.join("\n"));

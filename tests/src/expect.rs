@@ -3,8 +3,13 @@
 //! Never a bare sleep: what is awaited is named, and the last thing seen is told when it does not
 //! come.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::session::runtime;
 
 /// How often a condition is looked at. Short, because tests add up, and long enough that two cores
 /// are left to the servers.
@@ -18,6 +23,7 @@ pub fn eventually<T>(
 ) -> T {
     let started = Instant::now();
     loop {
+        assert!(!interrupted(), "interrupted while waiting for {what}");
         match look() {
             Ok(seen) => return seen,
             Err(last) if started.elapsed() >= deadline => {
@@ -26,6 +32,33 @@ pub fn eventually<T>(
             Err(_) => thread::sleep(LOOK_EVERY),
         }
     }
+}
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Makes the first SIGINT or SIGTERM end every wait with a panic, so that destructors stop what
+/// was started. The second ends the process at once; then the children's parent-death signal does
+/// it.
+pub fn unwind_on_interrupt() {
+    runtime().spawn(async {
+        let (Ok(mut int), Ok(mut term)) =
+            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
+            panic!("cannot listen for signals");
+        };
+        loop {
+            tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
+            if INTERRUPTED.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+        }
+    });
+}
+
+/// Whether somebody asked this process to end: then a failure needs no explanation.
+#[must_use]
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
 }
 
 #[cfg(test)]

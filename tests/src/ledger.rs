@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, Config, NoTls};
 
 use crate::cluster::Cluster;
-use crate::expect::eventually;
+use crate::expect::{eventually, interrupted};
 use crate::pair::{DATABASE, Pair, multi_host};
 use crate::session::{Session, runtime, words_of};
 
@@ -262,7 +262,7 @@ impl LedgerReport {
 impl Drop for Ledger {
     fn drop(&mut self) {
         self.order.send_replace(Order::Stop);
-        if std::thread::panicking() {
+        if std::thread::panicking() && !interrupted() {
             eprintln!("--- errors the ledger's clients saw ---\n{:#?}", self.errors());
         }
         for writer in &self.writers {

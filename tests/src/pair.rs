@@ -22,6 +22,9 @@ pub const PGFERRY_PASSWORD: &str = "pgferry-password";
 /// The application's role, which writes.
 pub const APP_PASSWORD: &str = "app-password";
 
+/// One batch of an application's work on the store.
+pub const STORE_TRAFFIC: &str = include_str!("sql/store_traffic.sql");
+
 /// What the two servers start with.
 #[derive(Clone, Copy, Debug)]
 pub struct PairOptions {
@@ -158,6 +161,11 @@ impl Pair {
     /// Creates the ledger's tables on the source.
     pub fn load_bank(&self) {
         self.load(include_str!("sql/bank.sql"));
+    }
+
+    /// Creates the store on the source: a schema with what real ones have.
+    pub fn load_store(&self) {
+        self.load(include_str!("sql/store.sql"));
     }
 
     /// Runs a script on the source in the owner's name.

@@ -87,9 +87,20 @@ pub fn run(mut command: Command) -> Output {
 ///
 /// By the shell's own `kill`, because the program of that name is missing on small installations.
 pub fn signal(pid: u32, name: &str) {
+    run(kill(pid, name));
+}
+
+/// Ends a child for good and reaps it. For destructors: it never panics, because the child may
+/// have ended already and a panic while another unwinds aborts everything.
+pub(crate) fn put_down(mut child: Child, signal: &str) {
+    let _ = kill(child.id(), signal).output();
+    let _ = child.wait();
+}
+
+fn kill(pid: u32, signal: &str) -> Command {
     let mut command = Command::new("sh");
-    command.args(["-c", "kill -s \"$1\" \"$2\"", "sh", name, &pid.to_string()]);
-    run(command);
+    command.args(["-c", "kill -s \"$1\" \"$2\"", "sh", signal, &pid.to_string()]);
+    command
 }
 
 /// Waits until the child has ended by itself.
