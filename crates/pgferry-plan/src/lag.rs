@@ -24,6 +24,8 @@ pub struct LagReport {
     pub forward: StreamReport,
     /// Destination to source.
     pub reverse: StreamReport,
+    /// When both were looked at, by the observer's clock: a report nobody renews looks fresh.
+    pub observed_at: Option<Timestamp>,
 }
 
 impl LagReport {

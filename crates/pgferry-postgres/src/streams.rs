@@ -23,9 +23,14 @@ pub async fn sample(
 ) -> StreamSample {
     let provider = look_at_provider(provider, subscription, direction).await;
     let subscriber = look_at_subscriber(subscriber, subscription, direction).await;
-    StreamSample {
-        provider: Seen::from_look(provider.map(Some)),
-        subscriber: Seen::from_look(subscriber.map(Some)),
+    StreamSample { provider: seen(provider), subscriber: seen(subscriber) }
+}
+
+/// An answer was seen; an error is a reason for not having seen one.
+fn seen<T>(look: Result<T, StreamLookError>) -> Seen<T> {
+    match look {
+        Ok(value) => Seen::Present(value),
+        Err(error) => Seen::Unknown(error.described()),
     }
 }
 
@@ -111,6 +116,21 @@ pub enum StreamLookError {
         /// What was being read.
         what: &'static str,
     },
+}
+
+impl StreamLookError {
+    /// The error with its causes, on one line: what a person is told.
+    #[must_use]
+    pub fn described(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
 }
 
 fn reading(what: &'static str) -> impl FnOnce(tokio_postgres::Error) -> StreamLookError {
