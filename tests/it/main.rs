@@ -2,4 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "the helper of a test may panic as the test itself may")]
 
 mod arrows;
+mod bad_input;
+mod bad_luck;
+mod crash;
+mod crossing;
+mod ending;
 mod harness;
+mod privileges;
+mod settled;

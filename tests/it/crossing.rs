@@ -1,0 +1,173 @@
+//! The road from end to end: there, back, there again, and off.
+
+use std::path::Path;
+use std::time::Instant;
+
+use pgferry_plan::Side;
+use pgferry_tests::pair::{PGFERRY_PASSWORD, STORE_TRAFFIC};
+use pgferry_tests::{
+    ConfigFile, DATABASE, Daemon, Ledger, Pair, PairOptions, Session, content, leftovers,
+};
+
+use crate::settled::{SOON, assert_whole, rest};
+
+#[test]
+fn chinook_moves_and_comes_back_table_by_table() {
+    let pair = Pair::start(PairOptions::default());
+    pair.load_file(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/data/chinook.sql")));
+    pair.load(
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO app;
+         GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO app",
+    );
+    let daemon = Daemon::start(&ConfigFile::for_pair(&pair));
+    daemon.bring_to_ready();
+    assert_eq!(daemon.migration()["copy"]["rows"], 15_607);
+    assert_equal(&pair);
+    assert_eq!(
+        content::structure(&pair.source, &pair.destination),
+        content::structure(&pair.destination, &pair.destination)
+    );
+
+    let here = shop_on(&pair, Side::Source);
+    daemon.succeed("cutover");
+    let there = shop_on(&pair, Side::Destination);
+    assert!(there > here, "artist {there} after artist {here}");
+    assert_equal(&pair);
+    daemon.succeed("rollback");
+    let back = shop_on(&pair, Side::Source);
+    assert!(back > there, "artist {back} after artist {there}");
+    assert_equal(&pair);
+}
+
+#[test]
+fn a_schema_with_everything_survives_three_round_trips_under_writers() {
+    let pair = Pair::with_bank();
+    pair.load_store();
+    let config = ConfigFile::for_pair(&pair).insert_only(&["bank.ledger_keyless", "store.visits"]);
+    let daemon = Daemon::start(&config);
+    let ledger = Ledger::over(&pair);
+    daemon.bring_to_ready();
+    assert_whole(&pair, &ledger, Side::Source);
+    for _ in 0..3 {
+        for (verb, active) in [("cutover", Side::Destination), ("rollback", Side::Source)] {
+            traffic(&pair);
+            daemon.succeed(verb);
+            traffic(&pair);
+            assert_eq!(rest(&daemon), active);
+            assert_whole(&pair, &ledger, active);
+        }
+    }
+}
+
+#[test]
+fn a_full_run_over_tls_with_a_password_that_nobody_prints() {
+    let pair = Pair::start(PairOptions { tls: true, ..PairOptions::default() });
+    pair.load_bank();
+    let before = Side::BOTH.map(|side| leftovers::inventory(pair.cluster(side)));
+    let daemon = Daemon::for_bank(&pair);
+    let mut ledger = Ledger::over(&pair);
+    daemon.bring_to_ready();
+    assert_walsenders_use_tls(&pair);
+    for (verb, active) in
+        [("cutover", Side::Destination), ("rollback", Side::Source), ("cutover", Side::Destination)]
+    {
+        daemon.succeed(verb);
+        assert_whole(&pair, &ledger, active);
+    }
+    daemon.succeed("finish");
+    ledger.wait_for_writes(10, SOON);
+    ledger.stop();
+    ledger.check(&pair.destination).assert_clean();
+    for (side, before) in Side::BOTH.into_iter().zip(&before) {
+        assert_eq!(leftovers::since(before, pair.cluster(side)), Vec::<String>::new(), "{side}");
+    }
+    assert_prints_no_password(&daemon);
+}
+
+#[test]
+fn a_switchover_tells_its_stall_and_its_steps() {
+    let pair = Pair::with_bank();
+    let daemon = Daemon::for_bank(&pair);
+    let ledger = Ledger::over(&pair);
+    daemon.bring_to_ready();
+    let from = Instant::now();
+    daemon.succeed("cutover");
+    ledger.wait_for_writes(5, SOON);
+    let gap_ms = ledger.worst_gap(from, Instant::now()).as_secs_f64() * 1000.0;
+
+    let switchover = daemon.migration()["last_switchover"].clone();
+    assert_eq!(
+        (&switchover["kind"], &switchover["outcome"]),
+        (&"cutover".into(), &"succeeded".into())
+    );
+    let stall_ms = switchover["write_stall_ms"].as_f64().unwrap();
+    // Some client is in the stall for its whole length, or it is no stall.
+    assert!(stall_ms > 0.0 && stall_ms <= gap_ms + 5.0, "stall {stall_ms} ms, gap {gap_ms} ms");
+    let steps: Vec<&str> =
+        switchover["steps"].as_array().unwrap().iter().filter_map(|s| s["step"].as_str()).collect();
+    for step in ["check_verdict", "fence_active", "drain", "set_sequences", "yield", "open_other"] {
+        assert!(steps.contains(&step), "{step} is not among {steps:?}");
+    }
+    let metrics = daemon.get("/metrics").body;
+    let text = metrics.as_str().unwrap();
+    for wanted in [
+        "pgferry_switchovers_total{",
+        "pgferry_switchover_write_stall_seconds_count{",
+        "pgferry_migration_phase{",
+        "pgferry_replication_lag_seconds{",
+        "pgferry_leader{",
+    ] {
+        assert!(text.contains(wanted), "{wanted} is not in\n{text}");
+    }
+}
+
+/// An application's day in the shop, on whichever side takes writes; which must be `side`.
+/// Returns the new artist's number.
+fn shop_on(pair: &Pair, side: Side) -> i64 {
+    let session = Session::connect(&pair.app_config()).unwrap();
+    assert_eq!(session.number("SHOW port"), i64::from(pair.cluster(side).port()));
+    let artist = session.number("INSERT INTO artist (name) VALUES ('pgferry') RETURNING artist_id");
+    session.run(&format!(
+        "INSERT INTO album (title, artist_id) VALUES ('from the {side}', {artist});
+         UPDATE customer SET company = 'on the {side}' WHERE customer_id % 5 = 0;
+         DELETE FROM playlist_track WHERE playlist_id = 1 AND track_id % 50 = {};",
+        artist % 50
+    ));
+    artist
+}
+
+fn traffic(pair: &Pair) {
+    Session::connect(&pair.app_config()).unwrap().run(STORE_TRAFFIC);
+}
+
+fn assert_equal(pair: &Pair) {
+    content::wait_until_settled(pair, SOON);
+    assert_eq!(content::differences(&pair.source, &pair.destination), Vec::<String>::new());
+    assert!(content::table_count(&pair.destination) > 0);
+}
+
+fn assert_walsenders_use_tls(pair: &Pair) {
+    for side in Side::BOTH {
+        let plain = pair.cluster(side).admin(DATABASE).number(
+            "SELECT count(*) FROM pg_stat_activity JOIN pg_stat_ssl USING (pid)
+              WHERE usename = 'pgferry' AND NOT ssl",
+        );
+        assert_eq!(plain, 0, "{side}");
+    }
+}
+
+fn assert_prints_no_password(daemon: &Daemon) {
+    let mut said = vec![daemon.log()];
+    for path in [
+        "/metrics",
+        "/v1/migrations",
+        "/v1/migrations/shop/events",
+        "/v1/migrations/shop/preflight",
+    ] {
+        said.push(daemon.get(path).body.to_string());
+    }
+    for file in std::fs::read_dir(daemon.dir()).unwrap().flatten() {
+        said.push(std::fs::read_to_string(file.path()).unwrap_or_default());
+    }
+    assert!(said.iter().all(|text| !text.contains(PGFERRY_PASSWORD)));
+}
