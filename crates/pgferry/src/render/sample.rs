@@ -1,0 +1,111 @@
+//! Made-up documents for the tests of the client.
+
+use jiff::Timestamp;
+use pgferry_api::{
+    Condition, ConditionKind, Copy, Kind, LastSwitchover, Migration, MigrationName, Operation,
+    OperationState, Outcome, Phase, Sequences, Side, StepTime, Stream, StreamStatus, Verb,
+};
+use uuid::Uuid;
+
+const ID: Uuid = Uuid::from_u128(0x0193_6b2a_0000_7000_8000_0000_0000_0001);
+
+pub(crate) fn name() -> MigrationName {
+    "orders".parse().unwrap()
+}
+
+pub(crate) fn planned() -> Migration {
+    Migration {
+        name: name(),
+        phase: Phase::Planned,
+        step: None,
+        active: Side::Source,
+        condition: None,
+        forward: Stream::without_figures(StreamStatus::Absent),
+        reverse: Stream::without_figures(StreamStatus::Absent),
+        copy: None,
+        sequences: Sequences::default(),
+        verification: None,
+        last_switchover: None,
+        leader: true,
+        epoch: None,
+    }
+}
+
+pub(crate) fn copying() -> Migration {
+    Migration {
+        phase: Phase::Copying,
+        step: Some("copy_rows".to_owned()),
+        forward: Stream::without_figures(StreamStatus::Disabled),
+        copy: Some(Copy {
+            tables_total: Some(11),
+            tables_done: Some(3),
+            rows: Some(4000),
+            bytes: Some(204_800),
+            bytes_expected: Some(901_120),
+            seconds: Some(0.4),
+        }),
+        epoch: Some(1),
+        ..planned()
+    }
+}
+
+pub(crate) fn ready() -> Migration {
+    Migration {
+        phase: Phase::Ready,
+        condition: Some(Condition {
+            kind: ConditionKind::Blocked,
+            code: "tables_missing".to_owned(),
+            message: "public.new is in no set".to_owned(),
+            hint: "pgferry resume\ntakes it in".to_owned(),
+            since: at(),
+        }),
+        forward: Stream {
+            status: StreamStatus::Streaming,
+            lag_seconds: Some(0.012),
+            lag_bytes: Some(4096),
+            retained_wal_bytes: Some(16_777_216),
+        },
+        reverse: Stream::without_figures(StreamStatus::Unknown),
+        copy: Some(Copy {
+            tables_total: Some(11),
+            tables_done: Some(11),
+            rows: Some(15_607),
+            bytes: Some(901_120),
+            bytes_expected: Some(901_120),
+            seconds: Some(1.2),
+        }),
+        sequences: Sequences { total: Some(11), behind: Some(0) },
+        last_switchover: Some(LastSwitchover {
+            id: ID,
+            kind: Kind::Rollback,
+            outcome: Outcome::Succeeded,
+            started_at: at(),
+            write_stall_ms: Some(31.2),
+            steps: vec![
+                StepTime { step: "fence_active".to_owned(), ms: 12.1 },
+                StepTime { step: "drain".to_owned(), ms: 4.0 },
+            ],
+        }),
+        epoch: Some(3),
+        ..planned()
+    }
+}
+
+/// The operation of the last switchover of [`ready`], or another one with the same id.
+pub(crate) fn operation(verb: Verb, state: OperationState) -> Operation {
+    let running = state == OperationState::Running;
+    Operation {
+        id: ID,
+        migration: name(),
+        verb,
+        state,
+        requested_at: at(),
+        finished_at: (!running).then(at),
+        problem: None,
+        remains: vec![],
+    }
+}
+
+fn at() -> Timestamp {
+    "2026-11-21T06:00:00Z".parse().unwrap()
+}

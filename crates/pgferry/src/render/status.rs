@@ -1,0 +1,164 @@
+//! A migration as `pgferry status` shows it.
+
+use std::fmt::Write;
+
+use pgferry_api::{
+    Condition, Direction, LastSwitchover, Migration, Sequences, Stream, Verification,
+};
+
+use super::table::{table, text};
+use super::{indented, plain, progress, units};
+
+/// Everything about one migration.
+pub(crate) fn status(migration: &Migration) -> String {
+    let mut out = format!("{}: {}", migration.name, migration.phase);
+    if let Some(step) = &migration.step {
+        let _ = write!(out, ", {}", plain(step));
+    }
+    let leader = if migration.leader { "this daemon leads" } else { "another daemon leads" };
+    let epoch = migration.epoch.map(|epoch| format!(", epoch {epoch}")).unwrap_or_default();
+    let _ = writeln!(out, " (the {} is active, {leader}{epoch})", migration.active);
+    if let Some(shown) = &migration.condition {
+        out.push_str(&condition(shown));
+    }
+    out.push_str(&streams(migration));
+    if let Some(copy) = &migration.copy {
+        let _ = writeln!(out, "copy             {}", progress::copy(copy));
+    }
+    let _ = writeln!(out, "sequences        {}", sequences(migration.sequences));
+    if let Some(shown) = &migration.verification {
+        let _ = writeln!(out, "verification     {}", verification(shown));
+    }
+    if let Some(last) = &migration.last_switchover {
+        let _ = writeln!(out, "last switchover  {}", last_switchover(last));
+    }
+    out
+}
+
+/// Every migration, one line each.
+pub(crate) fn overview(migrations: &[Migration]) -> String {
+    let header =
+        ["migration", "phase", "step", "active", "condition", "forward lag", "reverse lag"];
+    let mut shown = table(&header, &[5, 6]);
+    for migration in migrations {
+        shown.add_row(vec![
+            migration.name.to_string(),
+            migration.phase.to_string(),
+            plain(migration.step.as_deref().unwrap_or_default()),
+            migration.active.to_string(),
+            migration.condition.as_ref().map(short_condition).unwrap_or_default(),
+            units::seconds(migration.forward.lag_seconds),
+            units::seconds(migration.reverse.lag_seconds),
+        ]);
+    }
+    text(&shown)
+}
+
+fn short_condition(condition: &Condition) -> String {
+    plain(&format!("{}: {}", condition.kind, condition.code))
+}
+
+fn condition(condition: &Condition) -> String {
+    let mut out = format!(
+        "{} since {:.0}: {} [{}]\n",
+        condition.kind,
+        condition.since,
+        plain(&condition.message),
+        plain(&condition.code)
+    );
+    out.push_str(&indented("  ", &condition.hint));
+    out
+}
+
+fn streams(migration: &Migration) -> String {
+    let header = ["direction", "status", "lag", "bytes behind", "WAL kept"];
+    let mut shown = table(&header, &[2, 3, 4]);
+    let mut add = |direction: Direction, stream: Stream| {
+        shown.add_row(vec![
+            format!("{direction} ({} → {})", direction.from(), direction.to()),
+            stream.status.to_string(),
+            units::seconds(stream.lag_seconds),
+            units::bytes(stream.lag_bytes),
+            units::bytes(stream.retained_wal_bytes),
+        ]);
+    };
+    add(Direction::Forward, migration.forward);
+    add(Direction::Reverse, migration.reverse);
+    text(&shown)
+}
+
+fn sequences(sequences: Sequences) -> String {
+    format!(
+        "{}, {} behind on the passive side",
+        units::count(sequences.total),
+        units::count(sequences.behind)
+    )
+}
+
+fn verification(verification: &Verification) -> String {
+    format!(
+        "{}: {} rows in {} tables, {} differ",
+        plain(&verification.state),
+        units::count(verification.rows),
+        units::count(verification.tables),
+        units::count(verification.mismatched_rows)
+    )
+}
+
+fn last_switchover(last: &LastSwitchover) -> String {
+    let stall = match last.write_stall_ms {
+        Some(ms) => format!("writes held for {}", units::milliseconds(ms)),
+        None => "writes were not held".to_owned(),
+    };
+    format!("{} {} at {:.0}, {stall}", last.kind, last.outcome, last.started_at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample;
+    use super::*;
+
+    #[test]
+    fn shows_all_there_is_to_know() {
+        let expected = "\
+orders: ready (the source is active, this daemon leads, epoch 3)
+blocked since 2026-11-21T06:00:00Z: public.new is in no set [tables_missing]
+  pgferry resume
+  takes it in
+──────────────────────────────────────────────────────────────────────────────
+ direction                       status      lag     bytes behind   WAL kept
+══════════════════════════════════════════════════════════════════════════════
+ forward (source → destination)  streaming   12 ms        4.0 KiB   16.0 MiB
+ reverse (destination → source)  unknown         ?              ?          ?
+──────────────────────────────────────────────────────────────────────────────
+copy             11 of 11 tables, 15,607 rows, 880.0 KiB of 880.0 KiB in 1.2 s
+sequences        11, 0 behind on the passive side
+last switchover  rollback succeeded at 2026-11-21T06:00:00Z, writes held for 31.2 ms
+";
+        let shown = status(&sample::ready());
+        let squeezed = |text: &str| {
+            text.lines()
+                .filter(|line| !line.starts_with(['─', '═', '╌']))
+                .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(squeezed(&shown), squeezed(expected), "\n{shown}");
+    }
+
+    #[test]
+    fn a_migration_that_has_not_begun_is_short() {
+        let shown = status(&sample::planned());
+        assert!(shown.starts_with("orders: planned (the source is active, this daemon leads)\n"));
+        for absent in ["copy", "verification", "last switchover", "since"] {
+            assert!(!shown.contains(absent), "{shown}");
+        }
+    }
+
+    #[test]
+    fn the_overview_has_a_line_for_each() {
+        let shown = overview(&[sample::ready(), sample::copying()]);
+        let lines: Vec<_> = shown.lines().filter(|line| line.contains("orders")).collect();
+        assert_eq!(lines.len(), 2, "{shown}");
+        assert!(lines[0].contains("blocked: tables_missing"), "{shown}");
+    }
+}

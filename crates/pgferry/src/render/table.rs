@@ -1,0 +1,20 @@
+//! The one look of every table.
+
+use comfy_table::{CellAlignment, Table, presets};
+
+/// A table with this header; the columns in `right` hold figures.
+pub(super) fn table(header: &[&str], right: &[usize]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(header.to_vec());
+    for &index in right {
+        if let Some(column) = table.column_mut(index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// The table without the blanks that fill up its last column.
+pub(super) fn text(table: &Table) -> String {
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
