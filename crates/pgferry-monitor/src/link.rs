@@ -152,7 +152,7 @@ pub(crate) struct Backoff(Duration);
 
 impl Backoff {
     const FIRST: Duration = Duration::from_millis(250);
-    const LONGEST: Duration = Duration::from_secs(5);
+    const LONGEST: Duration = Duration::from_secs(2);
 
     pub(crate) fn new() -> Self {
         Self(Self::FIRST)
@@ -173,6 +173,6 @@ mod tests {
     fn pauses_grow_to_the_longest_and_no_further() {
         let mut backoff = Backoff::new();
         let pauses: Vec<u128> = (0..7).map(|_| backoff.next().as_millis()).collect();
-        assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 5000, 5000]);
+        assert_eq!(pauses, [250, 500, 1000, 2000, 2000, 2000, 2000]);
     }
 }
