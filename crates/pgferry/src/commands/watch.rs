@@ -147,26 +147,22 @@ impl Bars {
     }
 
     fn show_copy(&mut self, now: &Migration) {
-        match (now.copy, now.phase) {
-            (Some(copy), Phase::Copying) => {
-                let bar = self.copy.get_or_insert_with(|| {
-                    let bar = self.all.add(ProgressBar::new(0));
-                    let template = "  {bar:40} {percent:>3} %  {msg}";
-                    bar.set_style(style(template, ProgressStyle::default_bar));
-                    bar
-                });
-                let sent = copy.bytes.unwrap_or_default();
-                // The expected size is an estimate: a bar must not end before its copy.
-                bar.set_length(copy.bytes_expected.unwrap_or_default().max(sent));
-                bar.set_position(sent);
-                bar.set_message(render::copy(&copy));
+        if now.phase != Phase::Copying {
+            if let Some(bar) = self.copy.take() {
+                bar.finish_and_clear();
             }
-            _ => {
-                if let Some(bar) = self.copy.take() {
-                    bar.finish_and_clear();
-                }
-            }
+            return;
         }
+        let Some(copy) = now.copy else { return };
+        let bar = self.copy.get_or_insert_with(|| {
+            let bar = self.all.add(ProgressBar::new(0));
+            bar.set_style(style("  {bar:60} {percent:>3} %", ProgressStyle::default_bar));
+            bar
+        });
+        let sent = copy.bytes.unwrap_or_default();
+        // The expected size is an estimate: a bar must not end before its copy.
+        bar.set_length(copy.bytes_expected.unwrap_or_default().max(sent));
+        bar.set_position(sent);
     }
 
     fn close(&self) {

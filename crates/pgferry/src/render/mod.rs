@@ -18,7 +18,7 @@ pub(crate) mod sample;
 pub(crate) use event::{event, events};
 pub(crate) use obstacle::{error, findings, problem, verdict};
 pub(crate) use outcome::{accepted, outcome};
-pub(crate) use progress::{changes, copy, line, tenths};
+pub(crate) use progress::{changes, line, tenths};
 pub(crate) use status::{overview, status};
 
 /// The text without control characters but line ends.

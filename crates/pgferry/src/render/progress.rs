@@ -54,7 +54,7 @@ pub(crate) fn changes(before: Option<&Migration>, now: &Migration) -> Vec<String
 }
 
 /// How far the copy is.
-pub(crate) fn copy(copy: &Copy) -> String {
+pub(super) fn copy(copy: &Copy) -> String {
     format!(
         "{} of {} tables, {} rows, {} of {} in {}",
         units::count(copy.tables_done),
