@@ -9,3 +9,4 @@ pub mod connect;
 pub mod quote;
 pub mod walsender;
 pub mod copy;
+pub mod schema;
