@@ -10,8 +10,6 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use crate::process;
-
 /// Which binary runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
@@ -23,33 +21,40 @@ pub enum Profile {
 
 /// The path of the binary, built now if this process has not built it yet.
 pub(crate) fn binary(profile: Profile) -> &'static Path {
-    static TEST: OnceLock<PathBuf> = OnceLock::new();
-    static RELEASE: OnceLock<PathBuf> = OnceLock::new();
-    match profile {
+    type Built = OnceLock<Result<PathBuf, String>>;
+    static TEST: Built = OnceLock::new();
+    static RELEASE: Built = OnceLock::new();
+    let built = match profile {
         Profile::Test => TEST.get_or_init(|| {
             // Any other build of the package replaces the file that cargo names, perhaps with one
             // that has no failpoints; the link keeps the file that was built here.
-            keep(&build(&["--features", "failpoints"]))
+            build(&["--features", "failpoints"]).map(|built| keep(&built))
         }),
         Profile::Release => RELEASE.get_or_init(|| build(&["--release"])),
-    }
+    };
+    // A build that failed is remembered: every test says so, and none tries it again.
+    built.as_deref().unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn build(flags: &[&str]) -> PathBuf {
+fn build(flags: &[&str]) -> Result<PathBuf, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command
-        .args(["build", "--locked", "-p", "pgferry", "--bin", "pgferry"])
+    let output = Command::new(cargo)
+        .args(["build", "--quiet", "--locked", "-p", "pgferry", "--bin", "pgferry"])
         .args(flags)
         .arg("--message-format=json-render-diagnostics")
-        .current_dir(env!("CARGO_MANIFEST_DIR"));
-    let messages = process::run(command).stdout;
-    String::from_utf8_lossy(&messages)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .map_err(|e| format!("cannot run cargo: {e}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("cargo could not build pgferry\n{said}"));
+    }
+    String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter(|message| message["target"]["name"] == "pgferry")
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .unwrap_or_else(|| panic!("cargo built pgferry and named no executable"))
+        .ok_or_else(|| "cargo built pgferry and named no executable".to_owned())
 }
 
 /// Links the binary under a name of this process, and removes what earlier ones left.
