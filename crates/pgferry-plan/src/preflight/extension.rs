@@ -1,0 +1,188 @@
+//! pglogical and the other extensions: there, in reach, and with the rights they need.
+//!
+//! Where pgferry's role may create an extension there is no finding: the road creates it itself.
+
+use super::{ExtensionFacts, Node, PglogicalFacts};
+use crate::finding::Finding;
+use crate::quote::{first_ten, ident};
+
+/// 2.4 is the first line whose subscriptions are dropped cleanly and that knows PostgreSQL 14 on.
+const OLDEST_PGLOGICAL: (u32, u32) = (2, 4);
+
+pub(super) fn check_node(node: Node<'_>, findings: &mut Vec<Finding>) {
+    let Some(extensions) = node.facts.extensions.present() else { return };
+    let pglogical = extensions.get("pglogical");
+    let available = pglogical.and_then(|extension| extension.available.as_ref());
+    let installed = pglogical.and_then(|extension| extension.installed.as_ref());
+    match (available, installed) {
+        (None, None) => findings.push(Finding::block(
+            "pglogical_not_available",
+            node.about("pglogical"),
+            format!("the {} does not have the files of pglogical", node.side),
+            "install the server's package of pglogical (Debian: postgresql-<major>-pglogical), \
+             name it in shared_preload_libraries, and restart the server",
+        )),
+        (Some(version), None) => {
+            too_old(node, version, findings);
+            let may_create =
+                node.facts.privileges.present().is_none_or(|role| role.creates_any_extension);
+            if !may_create {
+                findings.push(Finding::block(
+                    "pglogical_missing",
+                    node.about("pglogical"),
+                    format!(
+                        "extension pglogical is not in database {} of the {}, and only an \
+                         administrator can create it",
+                        node.database(),
+                        node.side
+                    ),
+                    administrators_statements(node.role()),
+                ));
+            }
+        }
+        (_, Some(version)) => {
+            too_old(node, version, findings);
+            if let Some(rights) = node.facts.pglogical.present() {
+                privileges_missing(node, rights, findings);
+                for_everybody(node, rights, findings);
+            }
+        }
+    }
+}
+
+/// Every extension of the source must come to exist on the destination, before or by the copy.
+pub(super) fn check_pair(source: Node<'_>, destination: Node<'_>, findings: &mut Vec<Finding>) {
+    let (Some(from), Some(to)) =
+        (source.facts.extensions.present(), destination.facts.extensions.present())
+    else {
+        return;
+    };
+    let privileges = destination.facts.privileges.present();
+    for (name, _) in from.iter().filter(|(name, extension)| {
+        extension.installed.is_some() && !["pglogical", "plpgsql"].contains(&name.as_str())
+    }) {
+        let there = to.get(name);
+        if there.is_some_and(|extension| extension.installed.is_some()) {
+            continue;
+        }
+        let Some(there) = there.filter(|extension| extension.available.is_some()) else {
+            findings.push(Finding::block(
+                "extension_not_available",
+                destination.about(name),
+                format!("the source uses extension {name}, which the destination does not have"),
+                format!(
+                    "install the files of {name} on the destination's server, or on the source: \
+                     DROP EXTENSION {};",
+                    ident(name)
+                ),
+            ));
+            continue;
+        };
+        if privileges.is_some_and(|role| may_not_create(role, there)) {
+            findings.push(Finding::block(
+                "extension_missing",
+                destination.about(name),
+                format!(
+                    "the source uses extension {name}; it is not in the destination's database, \
+                     and pgferry's role may not create it"
+                ),
+                format!("CREATE EXTENSION {};", ident(name)),
+            ));
+        }
+    }
+}
+
+fn may_not_create(role: &super::PrivilegeFacts, extension: &ExtensionFacts) -> bool {
+    !role.creates_any_extension && (extension.needs_superuser || !role.create_in_database)
+}
+
+fn administrators_statements(role: &str) -> String {
+    let role = ident(role);
+    format!(
+        "CREATE EXTENSION pglogical; \
+         GRANT USAGE ON SCHEMA pglogical TO PUBLIC; \
+         REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA pglogical FROM PUBLIC; \
+         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pglogical TO {role}; \
+         GRANT SELECT ON ALL TABLES IN SCHEMA pglogical TO {role};"
+    )
+}
+
+fn too_old(node: Node<'_>, version: &str, findings: &mut Vec<Finding>) {
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    if found < OLDEST_PGLOGICAL {
+        findings.push(Finding::block(
+            "pglogical_too_old",
+            node.about("pglogical"),
+            format!("the {} has pglogical {version}, older than 2.4", node.side),
+            "install a package of pglogical 2.4 or later, restart the server, and then, where the \
+             extension exists: ALTER EXTENSION pglogical UPDATE;",
+        ));
+    }
+}
+
+fn privileges_missing(node: Node<'_>, rights: &PglogicalFacts, findings: &mut Vec<Finding>) {
+    let role = ident(node.role());
+    if !rights.usage {
+        findings.push(Finding::block(
+            "pglogical_usage_missing",
+            node.about("schema pglogical"),
+            format!("pgferry's role may not use schema pglogical on the {}", node.side),
+            format!("GRANT USAGE ON SCHEMA pglogical TO {role};"),
+        ));
+    }
+    if !rights.functions_refused.is_empty() {
+        findings.push(Finding::block(
+            "pglogical_execute_missing",
+            node.about("functions of pglogical"),
+            format!(
+                "pgferry's role may not execute on the {}: {}",
+                node.side,
+                first_ten(&rights.functions_refused)
+            ),
+            format!("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pglogical TO {role};"),
+        ));
+    }
+    if !rights.tables_refused.is_empty() {
+        findings.push(Finding::block(
+            "pglogical_select_missing",
+            node.about("tables of pglogical"),
+            format!(
+                "pgferry's role may not read on the {}: {}",
+                node.side,
+                first_ten(&rights.tables_refused)
+            ),
+            format!("GRANT SELECT ON ALL TABLES IN SCHEMA pglogical TO {role};"),
+        ));
+    }
+}
+
+fn for_everybody(node: Node<'_>, rights: &PglogicalFacts, findings: &mut Vec<Finding>) {
+    if !rights.usage_for_everybody {
+        findings.push(Finding::warn(
+            "pglogical_usage_not_public",
+            node.about("schema pglogical"),
+            format!(
+                "while the migration runs, TRUNCATE of a replicated table and any DROP on the {} \
+                 fail for roles without USAGE on schema pglogical",
+                node.side
+            ),
+            "GRANT USAGE ON SCHEMA pglogical TO PUBLIC;",
+        ));
+    }
+    if rights.execute_for_everybody {
+        findings.push(Finding::warn(
+            "pglogical_execute_public",
+            node.about("functions of pglogical"),
+            format!(
+                "every role of the {} may create subscriptions, whose workers run as superuser",
+                node.side
+            ),
+            format!(
+                "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA pglogical FROM PUBLIC; \
+                 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pglogical TO {};",
+                ident(node.role())
+            ),
+        ));
+    }
+}

@@ -1,0 +1,282 @@
+//! What the schema copy needs of the destination: nothing in its way, every role that the schema
+//! names, and the right to create and to give away.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Node, ObjectFacts, PreflightPolicy};
+use crate::finding::Finding;
+use crate::name::{RoleName, TableName};
+use crate::quote::{counted, first_ten, ident, table};
+use crate::roles::ApplicationRole;
+
+pub(super) fn check_destination(
+    destination: Node<'_>,
+    policy: &PreflightPolicy,
+    findings: &mut Vec<Finding>,
+) {
+    if !policy.progress.schema {
+        destination_not_empty(destination, findings);
+    }
+}
+
+pub(super) fn check_pair(
+    source: Node<'_>,
+    destination: Node<'_>,
+    policy: &PreflightPolicy,
+    findings: &mut Vec<Finding>,
+) {
+    roles_missing(source, destination, policy, findings);
+    if !policy.progress.schema {
+        not_member_of_owner(source, destination, findings);
+        create_on_schema_missing(source, destination, findings);
+        event_triggers(source, destination, findings);
+    }
+}
+
+/// Empty tables are in the way too: the copied schema would collide with them.
+fn destination_not_empty(node: Node<'_>, findings: &mut Vec<Finding>) {
+    let Some(objects) = node.facts.objects.present() else { return };
+    if objects.is_empty() {
+        return;
+    }
+    let named: Vec<String> =
+        objects.iter().map(|object| format!("{} {}", object.kind, object.name)).collect();
+    let with_rows = objects.iter().filter(|object| object.has_storage).count();
+    let rows = if with_rows == 0 {
+        "none of them holds rows".to_owned()
+    } else {
+        format!("{} with rows", counted(with_rows, "table"))
+    };
+    findings.push(Finding::block(
+        "destination_not_empty",
+        node.about("tables in scope"),
+        format!("the destination's database is not empty ({rows}): {}", first_ten(&named)),
+        removal(objects),
+    ));
+}
+
+/// Past this many statements an empty database is the better advice.
+const DROPS_PRINTED: usize = 100;
+
+fn removal(objects: &[ObjectFacts]) -> String {
+    let empty_database = "use an empty database".to_owned();
+    // A function cannot be dropped by name alone, and its arguments are not known here.
+    let (functions, others): (Vec<_>, Vec<_>) =
+        objects.iter().partition(|object| object.kind == "function");
+    if objects.len() > DROPS_PRINTED {
+        return empty_database;
+    }
+    let statements: Vec<String> = others
+        .iter()
+        .map(|object| {
+            format!(
+                "DROP {} IF EXISTS {} CASCADE;",
+                object.kind.to_uppercase(),
+                table(&object.name)
+            )
+        })
+        .collect();
+    let functions: Vec<&TableName> = functions.iter().map(|object| &object.name).collect();
+    let mut hint = empty_database;
+    if !statements.is_empty() {
+        hint.push_str(&format!(
+            "; or, when nothing of this is needed, run on the destination: {}",
+            statements.join(" ")
+        ));
+    }
+    if !functions.is_empty() {
+        hint.push_str(&format!("; drop the functions there too: {}", first_ten(&functions)));
+    }
+    hint
+}
+
+fn roles_missing(
+    source: Node<'_>,
+    destination: Node<'_>,
+    policy: &PreflightPolicy,
+    findings: &mut Vec<Finding>,
+) {
+    let Some(there) = destination.facts.roles.present() else { return };
+    let mut needed: BTreeSet<&RoleName> = BTreeSet::new();
+    if let Some(referenced) = source.facts.referenced_roles.present() {
+        needed.extend(referenced.keys());
+    }
+    if let Some(application_roles) = source.facts.application_roles.present() {
+        needed.extend(
+            application_roles
+                .iter()
+                .filter(|role| role.may_write() && !policy.fence_exclusions.contains(&role.name))
+                .map(|role: &ApplicationRole| &role.name),
+        );
+    }
+    if let Some(named) = &policy.fence_roles {
+        needed.extend(named.iter().filter(|name| !policy.fence_exclusions.contains(name)));
+    }
+    let missing: Vec<&RoleName> =
+        needed.into_iter().filter(|name| !there.contains_key(*name)).collect();
+    if missing.is_empty() {
+        return;
+    }
+    let here = source.facts.roles.present();
+    let statements: Vec<String> = missing
+        .iter()
+        .map(|name| {
+            let login = here.and_then(|roles| roles.get(*name)).is_some_and(|role| role.login);
+            format!("CREATE ROLE {}{};", ident(name), if login { " LOGIN" } else { "" })
+        })
+        .collect();
+    findings.push(Finding::block(
+        "roles_missing",
+        destination.about("roles"),
+        format!(
+            "the schema or the application uses roles that the destination lacks: {}",
+            first_ten(&missing)
+        ),
+        format!(
+            "{} -- then give the login roles their passwords, and repeat memberships",
+            statements.join(" ")
+        ),
+    ));
+}
+
+/// Whoever copies a table, adds it to a set or gives it to its owner must be a member of the owner.
+fn not_member_of_owner(source: Node<'_>, destination: Node<'_>, findings: &mut Vec<Finding>) {
+    let Some(referenced) = source.facts.referenced_roles.present() else { return };
+    for (owner, _) in referenced.iter().filter(|(_, owns)| **owns) {
+        for node in [source, destination] {
+            let Some(role) = node.facts.roles.present().and_then(|roles| roles.get(owner)) else {
+                continue;
+            };
+            if role.usable_by_us {
+                continue;
+            }
+            if role.superuser {
+                owned_by_superuser(source, node, owner, findings);
+                break;
+            }
+            findings.push(Finding::block(
+                "not_member_of_owner",
+                node.about(owner),
+                format!(
+                    "pgferry's role is not a member of role {owner} on the {}, which owns objects \
+                     of the schema",
+                    node.side
+                ),
+                format!("GRANT {} TO {};", ident(owner), ident(node.role())),
+            ));
+        }
+    }
+}
+
+/// Membership of a superuser would be superuser itself, so the remedy is another owner.
+fn owned_by_superuser(
+    source: Node<'_>,
+    node: Node<'_>,
+    owner: &RoleName,
+    findings: &mut Vec<Finding>,
+) {
+    let tables = source.facts.tables.present().map_or(&[][..], Vec::as_slice);
+    let mut others: BTreeMap<&RoleName, usize> = BTreeMap::new();
+    for view in tables.iter().filter(|view| view.owner != *owner) {
+        *others.entry(&view.owner).or_default() += 1;
+    }
+    let new_owner = others
+        .into_iter()
+        .max_by_key(|(_, count)| *count)
+        .map_or(source.role(), |(name, _)| name.as_str());
+    let statements: Vec<String> = tables
+        .iter()
+        .filter(|view| view.owner == *owner)
+        .map(|view| format!("ALTER TABLE {} OWNER TO {};", table(&view.name), ident(new_owner)))
+        .collect();
+    findings.push(Finding::block(
+        "owned_by_superuser",
+        source.about(owner),
+        format!(
+            "role {owner}, superuser on the {}, owns objects of the schema, and pgferry's role \
+             cannot be a member of it",
+            node.side
+        ),
+        format!(
+            "on the source, give what {owner} owns in this database (\\dt, \\dn, \\df show it) to \
+             a role that is not superuser: {}",
+            if statements.is_empty() {
+                format!("ALTER … OWNER TO {};", ident(new_owner))
+            } else {
+                statements.join(" ")
+            }
+        ),
+    ));
+}
+
+/// A schema that exists already, `public` above all, is not created by the copy: our role must be
+/// able to create in it, and so must each owner that a table is then given to.
+fn create_on_schema_missing(source: Node<'_>, destination: Node<'_>, findings: &mut Vec<Finding>) {
+    let (Some(objects), Some(tables), Some(schemas), Some(roles)) = (
+        source.facts.objects.present(),
+        source.facts.tables.present(),
+        destination.facts.schemas.present(),
+        destination.facts.roles.present(),
+    ) else {
+        return;
+    };
+    for (schema, creators) in schemas {
+        if !objects.iter().any(|object| object.name.schema == *schema) {
+            continue;
+        }
+        let mut needed: BTreeSet<&str> = tables
+            .iter()
+            .filter(|view| view.name.schema == *schema)
+            .map(|view| view.owner.as_str())
+            .collect();
+        needed.insert(destination.role());
+        let refused: Vec<&str> = needed
+            .into_iter()
+            .filter(|name| !name.is_empty() && !creators.contains(*name))
+            .filter(|name| !roles.get(*name).is_some_and(|role| role.superuser))
+            .collect();
+        if !refused.is_empty() {
+            let grantees: Vec<String> = refused.iter().map(|name| ident(name)).collect();
+            findings.push(Finding::block(
+                "create_on_schema_missing",
+                destination.about(schema),
+                format!(
+                    "may not create in schema {schema} of the destination, where their tables \
+                     go: {}",
+                    first_ten(&refused)
+                ),
+                format!("GRANT CREATE ON SCHEMA {} TO {};", ident(schema), grantees.join(", ")),
+            ));
+        }
+    }
+}
+
+fn event_triggers(source: Node<'_>, destination: Node<'_>, findings: &mut Vec<Finding>) {
+    let (Some(uncarried), Some(privileges)) =
+        (source.facts.uncarried.present(), destination.facts.privileges.present())
+    else {
+        return;
+    };
+    if uncarried.event_triggers.is_empty() || privileges.creates_any_extension {
+        return;
+    }
+    let statements: Vec<String> = uncarried
+        .event_triggers
+        .iter()
+        .map(|name| format!("DROP EVENT TRIGGER {};", ident(name)))
+        .collect();
+    findings.push(Finding::warn(
+        "event_triggers",
+        source.about("event triggers"),
+        format!(
+            "only a superuser may create event triggers, so these are not carried to the \
+             destination: {}",
+            first_ten(&uncarried.event_triggers)
+        ),
+        format!(
+            "let an administrator create them on the destination after the migration, or on the \
+             source: {}",
+            statements.join(" ")
+        ),
+    ));
+}
