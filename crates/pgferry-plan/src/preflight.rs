@@ -36,6 +36,11 @@ pub fn check(facts: &PreflightFacts) -> Vec<Finding> {
     let mut findings = Vec::new();
     let source = reached(Side::Source, &facts.source, &mut findings);
     let destination = reached(Side::Destination, &facts.destination, &mut findings);
+    if let (Some(source), Some(destination)) = (source, destination)
+        && let Some(same) = server::same_server(source, destination)
+    {
+        return vec![same];
+    }
     for node in [source, destination].into_iter().flatten() {
         not_seen(node, &mut findings);
         server::check_node(node, &facts.policy, &mut findings);

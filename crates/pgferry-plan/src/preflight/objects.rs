@@ -58,8 +58,14 @@ fn destination_not_empty(node: Node<'_>, findings: &mut Vec<Finding>) {
 /// Past this many statements an empty database is the better advice.
 const DROPS_PRINTED: usize = 100;
 
+/// No statement that drops rows is ever printed: the two servers may be exchanged.
 fn removal(objects: &[ObjectFacts]) -> String {
     let empty_database = "use an empty database".to_owned();
+    if objects.iter().any(|object| object.has_storage) {
+        return format!(
+            "check that source and destination are not exchanged, and {empty_database}"
+        );
+    }
     // A function cannot be dropped by name alone, and its arguments are not known here.
     let (functions, others): (Vec<_>, Vec<_>) =
         objects.iter().partition(|object| object.kind == "function");

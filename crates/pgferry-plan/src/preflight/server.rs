@@ -48,21 +48,27 @@ pub(super) fn check_node(node: Node<'_>, policy: &PreflightPolicy, findings: &mu
     }
 }
 
+/// One database under both names. Nothing else may be judged then: what is asked of an empty
+/// destination, to drop its tables above all, would be asked of the source.
+pub(super) fn same_server(source: Node<'_>, destination: Node<'_>) -> Option<Finding> {
+    let (from, to) = (source.facts.server.present()?, destination.facts.server.present()?);
+    let same = from.started_at == to.started_at && from.database_oid == to.database_oid;
+    same.then(|| {
+        Finding::block(
+            "same_server",
+            "source and destination",
+            format!("source and destination are the same database, {}", from.database),
+            "point dsn of the source or of the destination at the other server",
+        )
+    })
+}
+
 pub(super) fn check_pair(source: Node<'_>, destination: Node<'_>, findings: &mut Vec<Finding>) {
     let (Some(from), Some(to)) =
         (source.facts.server.present(), destination.facts.server.present())
     else {
         return;
     };
-    if from.started_at == to.started_at && from.database_oid == to.database_oid {
-        findings.push(Finding::block(
-            "same_server",
-            "source and destination",
-            format!("source and destination are the same database, {}", from.database),
-            "point dsn of the source or of the destination at the other server",
-        ));
-        return;
-    }
     if to.major() < from.major() {
         findings.push(Finding::block(
             "destination_older",
