@@ -344,9 +344,10 @@ pub fn pgferry(arguments: &[&str], environment: &[(&str, &str)]) -> CommandOutpu
 impl CommandOutput {
     /// Runs a command to its end.
     #[must_use]
-    pub fn of(mut command: Command) -> Self {
+    pub fn of(command: Command) -> Self {
+        let shown = format!("{command:?}");
         let Output { status, stdout, stderr } =
-            command.output().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
+            process::output(command).unwrap_or_else(|e| panic!("cannot run {shown}: {e}"));
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Self { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
     }

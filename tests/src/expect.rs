@@ -13,7 +13,7 @@ use crate::session::runtime;
 
 /// How often a condition is looked at. Short, because tests add up, and long enough that two cores
 /// are left to the servers.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Looks until `look` answers `Ok`, and returns that; panics with the last `Err` at the deadline.
 pub fn eventually<T>(

@@ -16,6 +16,9 @@ use std::time::Duration;
 
 use crate::expect::eventually;
 
+/// The longest command is a release build on a slow machine; a hung one must not hang the tests.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(1800);
+
 /// Starts a child from the thread that lives as long as the process does.
 pub fn spawn(command: Command) -> io::Result<Child> {
     type Request = (Command, mpsc::Sender<io::Result<Child>>);
@@ -71,16 +74,26 @@ pub fn give_to_server_user(path: &Path) {
 }
 
 /// Runs a command to its end and returns its output; panics with everything it said when it fails.
-pub fn run(mut command: Command) -> Output {
-    let output = command.output().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
+pub fn run(command: Command) -> Output {
+    let shown = format!("{command:?}");
+    let output = output(command).unwrap_or_else(|e| panic!("cannot run {shown}: {e}"));
     assert!(
         output.status.success(),
-        "{command:?} ended with {}\n{}{}",
+        "{shown} ended with {}\n{}{}",
         output.status,
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
     output
+}
+
+/// Runs a command to its end, on a thread of its own, so that an interrupt need not wait for it.
+pub(crate) fn output(mut command: Command) -> io::Result<Output> {
+    let running = thread::spawn(move || command.output());
+    eventually("a command to end", COMMAND_DEADLINE, || {
+        if running.is_finished() { Ok(()) } else { Err("it still runs".to_owned()) }
+    });
+    running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Sends a signal, by its short name, to one process.

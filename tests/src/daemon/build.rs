@@ -10,6 +10,8 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
+use crate::process;
+
 /// Which binary runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
@@ -17,6 +19,13 @@ pub enum Profile {
     Test,
     /// What a user would run.
     Release,
+}
+
+impl Profile {
+    /// Builds it now and not at its first use, where that would be in the way.
+    pub fn build(self) {
+        let _ = binary(self);
+    }
 }
 
 /// The path of the binary, built now if this process has not built it yet.
@@ -38,13 +47,13 @@ pub(crate) fn binary(profile: Profile) -> &'static Path {
 
 fn build(flags: &[&str]) -> Result<PathBuf, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
+    let mut command = Command::new(cargo);
+    command
         .args(["build", "--quiet", "--locked", "-p", "pgferry", "--bin", "pgferry"])
         .args(flags)
         .arg("--message-format=json-render-diagnostics")
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .map_err(|e| format!("cannot run cargo: {e}"))?;
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = process::output(command).map_err(|e| format!("cannot run cargo: {e}"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(format!("cargo could not build pgferry\n{said}"));

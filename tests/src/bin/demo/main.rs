@@ -76,12 +76,14 @@ struct Stage {
 impl Stage {
     fn set(arguments: &Arguments) -> Self {
         let scale = arguments.scale;
+        println!("Building pgferry.");
+        Profile::Release.build();
         println!("Two servers, commits reach the disk, nobody is superuser.");
         let pair = Pair::start(PairOptions { fsync: true, ..PairOptions::default() });
         for side in Side::BOTH {
             let cluster = pair.cluster(side);
             let version = install::version_text(cluster.bin());
-            println!("  {side:<12} 127.0.0.1:{}  {version}", cluster.port());
+            println!("  {:<12} 127.0.0.1:{}  {version}", side.as_str(), cluster.port());
         }
         println!(
             "The source gets pgbench at scale {scale}, a small store, and a bank for the writers."
