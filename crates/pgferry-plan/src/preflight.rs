@@ -179,8 +179,10 @@ fn not_seen(node: Node<'_>, findings: &mut Vec<Finding>) {
             ));
         }
     }
-    if let Some(settings) = node.facts.settings.present()
+    // Without pg_monitor the reason is a finding of its own, with the same remedy.
+    if let Some(settings) = settings.present()
         && !settings.contains_key("shared_preload_libraries")
+        && privileges.present().is_none_or(|privileges| privileges.monitor)
     {
         findings.push(Finding::block(
             "not_seen",

@@ -227,6 +227,10 @@ pub struct ObjectFacts {
     pub kind: String,
     /// Its schema and name.
     pub name: TableName,
+    /// The role that owns it.
+    pub owner: RoleName,
+    /// The arguments that tell a function from others of its name.
+    pub arguments: Option<String>,
     /// It is a table that holds rows, or did since it was last truncated.
     pub has_storage: bool,
 }

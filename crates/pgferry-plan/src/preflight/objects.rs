@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Node, ObjectFacts, PreflightPolicy};
 use crate::finding::Finding;
-use crate::name::{RoleName, TableName};
+use crate::name::RoleName;
 use crate::quote::{counted, first_ten, ident, table};
 use crate::roles::ApplicationRole;
 
@@ -66,34 +66,27 @@ fn removal(objects: &[ObjectFacts]) -> String {
             "check that source and destination are not exchanged, and {empty_database}"
         );
     }
-    // A function cannot be dropped by name alone, and its arguments are not known here.
-    let (functions, others): (Vec<_>, Vec<_>) =
-        objects.iter().partition(|object| object.kind == "function");
     if objects.len() > DROPS_PRINTED {
         return empty_database;
     }
-    let statements: Vec<String> = others
+    let statements: Vec<String> = objects
         .iter()
-        .map(|object| {
-            format!(
-                "DROP {} IF EXISTS {} CASCADE;",
-                object.kind.to_uppercase(),
-                table(&object.name)
-            )
-        })
+        .map(|object| format!("DROP {} CASCADE;", in_statement(object, "IF EXISTS ")))
         .collect();
-    let functions: Vec<&TableName> = functions.iter().map(|object| &object.name).collect();
-    let mut hint = empty_database;
-    if !statements.is_empty() {
-        hint.push_str(&format!(
-            "; or, when nothing of this is needed, run on the destination: {}",
-            statements.join(" ")
-        ));
+    format!(
+        "{empty_database}; or, when nothing of this is needed, run on the destination: {}",
+        statements.join(" ")
+    )
+}
+
+/// The object as DROP and ALTER name it, with the kind before and the arguments after.
+fn in_statement(object: &ObjectFacts, condition: &str) -> String {
+    let name = table(&object.name);
+    match &object.arguments {
+        // ROUTINE, because a procedure or an aggregate is no FUNCTION.
+        Some(arguments) => format!("ROUTINE {condition}{name}({arguments})"),
+        None => format!("{} {condition}{name}", object.kind.to_uppercase()),
     }
-    if !functions.is_empty() {
-        hint.push_str(&format!("; drop the functions there too: {}", first_ten(&functions)));
-    }
-    hint
 }
 
 fn roles_missing(
@@ -181,19 +174,19 @@ fn owned_by_superuser(
     owner: &RoleName,
     findings: &mut Vec<Finding>,
 ) {
-    let tables = source.facts.tables.present().map_or(&[][..], Vec::as_slice);
+    let objects = source.facts.objects.present().map_or(&[][..], Vec::as_slice);
     let mut others: BTreeMap<&RoleName, usize> = BTreeMap::new();
-    for view in tables.iter().filter(|view| view.owner != *owner) {
-        *others.entry(&view.owner).or_default() += 1;
+    for object in objects.iter().filter(|object| object.owner != *owner) {
+        *others.entry(&object.owner).or_default() += 1;
     }
     let new_owner = others
         .into_iter()
         .max_by_key(|(_, count)| *count)
         .map_or(source.role(), |(name, _)| name.as_str());
-    let statements: Vec<String> = tables
+    let statements: Vec<String> = objects
         .iter()
-        .filter(|view| view.owner == *owner)
-        .map(|view| format!("ALTER TABLE {} OWNER TO {};", table(&view.name), ident(new_owner)))
+        .filter(|object| object.owner == *owner)
+        .map(|object| format!("ALTER {} OWNER TO {};", in_statement(object, ""), ident(new_owner)))
         .collect();
     findings.push(Finding::block(
         "owned_by_superuser",
@@ -204,12 +197,12 @@ fn owned_by_superuser(
             node.side
         ),
         format!(
-            "on the source, give what {owner} owns in this database (\\dt, \\dn, \\df show it) to \
-             a role that is not superuser: {}",
+            "on the source, give what {owner} owns to a role that is not superuser: {}{}",
+            statements.join(" "),
             if statements.is_empty() {
-                format!("ALTER … OWNER TO {};", ident(new_owner))
+                "\\dn shows schemas, \\dew and \\des foreign servers"
             } else {
-                statements.join(" ")
+                ""
             }
         ),
     ));

@@ -33,7 +33,7 @@ pub(super) fn check_node(node: Node<'_>, findings: &mut Vec<Finding>) {
                     format!("{} RESET {};", target(node, setting), name_of(&setting.name)),
                 ));
             }
-            "lock_timeout" if setting.value.trim_start_matches('0') != "" => {
+            "lock_timeout" if !setting.value.trim_start_matches('0').is_empty() => {
                 findings.push(Finding::warn(
                     "lock_timeout_for_worker",
                     node.about(&setting.name),

@@ -320,12 +320,13 @@ fn roles_that_the_schema_names_exist_on_the_destination() {
     blocks(
         |f| {
             alter(&mut source(f).referenced_roles, |r| r.insert("postgres".into(), true));
-            let mut owned = table("legacy");
-            owned.owner = "postgres".into();
-            alter(&mut source(f).tables, |t| t.push(owned));
+            let owned = ["table", "function"]
+                .map(|kind| ObjectFacts { owner: "postgres".into(), ..object(kind, "legacy") });
+            alter(&mut source(f).objects, |o| o.extend(owned));
         },
         "owned_by_superuser",
-        "ALTER TABLE \"public\".\"legacy\" OWNER TO \"app\";",
+        "ALTER TABLE \"public\".\"legacy\" OWNER TO \"app\"; \
+         ALTER ROUTINE \"public\".\"legacy\"(integer) OWNER TO \"app\";",
     );
     blocks(
         |f| alter(&mut destination(f).schemas, |s| s.get_mut("public").unwrap().clear()),
@@ -401,7 +402,8 @@ fn the_destination_is_empty_until_the_schema_is_copied() {
         occupied,
         "destination_not_empty",
         "DROP TABLE IF EXISTS \"public\".\"orders\" CASCADE; \
-         DROP MATERIALIZED VIEW IF EXISTS \"public\".\"Totals\" CASCADE;; drop the functions",
+         DROP MATERIALIZED VIEW IF EXISTS \"public\".\"Totals\" CASCADE; \
+         DROP ROUTINE IF EXISTS \"public\".\"f\"(integer) CASCADE;",
     );
     let with_rows = found_after(|f| {
         occupied(f);

@@ -15,6 +15,7 @@ WITH user_schema AS MATERIALIZED (
 ),
 object AS (
     SELECT 'pg_catalog.pg_class'::regclass AS classid, c.oid, s.nspname, c.relname AS name,
+           c.relowner AS owner, NULL::text AS arguments,
            CASE c.relkind
                WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' WHEN 'v' THEN 'view'
                WHEN 'm' THEN 'materialized view' WHEN 'f' THEN 'foreign table'
@@ -25,18 +26,20 @@ object AS (
     JOIN user_schema AS s ON s.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
     UNION ALL
-    SELECT 'pg_catalog.pg_proc'::regclass, p.oid, s.nspname, p.proname, 'function', false
+    SELECT 'pg_catalog.pg_proc'::regclass, p.oid, s.nspname, p.proname, p.proowner,
+           pg_catalog.pg_get_function_identity_arguments(p.oid), 'function', false
     FROM pg_catalog.pg_proc AS p
     JOIN user_schema AS s ON s.oid = p.pronamespace
     UNION ALL
-    SELECT 'pg_catalog.pg_type'::regclass, t.oid, s.nspname, t.typname, 'type', false
+    SELECT 'pg_catalog.pg_type'::regclass, t.oid, s.nspname, t.typname, t.typowner, NULL, 'type', false
     FROM pg_catalog.pg_type AS t
     JOIN user_schema AS s ON s.oid = t.typnamespace
     WHERE t.typtype IN ('d', 'e', 'r')
        OR (t.typtype = 'c' AND EXISTS (SELECT FROM pg_catalog.pg_class AS c
                                        WHERE c.oid = t.typrelid AND c.relkind = 'c'))
 )
-SELECT o.kind, o.nspname::text AS object_schema, o.name::text AS object_name, o.has_storage
+SELECT o.kind, o.nspname::text AS object_schema, o.name::text AS object_name,
+       pg_catalog.pg_get_userbyid(o.owner)::text AS owner, o.arguments, o.has_storage
 FROM object AS o
 WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                   WHERE d.classid = o.classid AND d.objid = o.oid AND d.objsubid = 0

@@ -112,6 +112,8 @@ pub(super) fn object(row: &Row) -> Result<ObjectFacts, Error> {
             schema: row.try_get("object_schema")?,
             name: row.try_get("object_name")?,
         },
+        owner: row.try_get("owner")?,
+        arguments: row.try_get("arguments")?,
         has_storage: row.try_get("has_storage")?,
     })
 }
