@@ -148,7 +148,13 @@ pub(super) fn application_role(name: &str) -> ApplicationRole {
 }
 
 pub(super) fn object(kind: &str, name: &str) -> ObjectFacts {
-    ObjectFacts { kind: kind.to_owned(), name: TableName::new("public", name), has_storage: false }
+    ObjectFacts {
+        kind: kind.to_owned(),
+        name: TableName::new("public", name),
+        owner: "app".into(),
+        arguments: (kind == "function").then(|| "integer".into()),
+        has_storage: false,
+    }
 }
 
 pub(super) fn transaction(seconds: f64) -> TransactionFacts {
