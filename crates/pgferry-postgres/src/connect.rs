@@ -64,6 +64,11 @@ const SESSION_SETTINGS: &[(&str, &str)] = &[
     ("tcp_keepalives_count", "5"),
 ];
 
+/// For sessions that wait long between two statements. Servers before 14 have no such setting and
+/// would refuse a connection that names it, so it is set where it exists.
+pub(crate) const MAY_IDLE: &str = "SELECT set_config(name, '0', false) FROM pg_settings
+WHERE name = 'idle_session_timeout'";
+
 /// How to reach one database as one role, checked and ready to be used any number of times.
 #[derive(Clone)]
 pub struct Connector {
@@ -123,7 +128,12 @@ impl Connector {
     /// statement: for whatever may run for hours and must not outlive its owner.
     pub async fn session(&self, application_name: &str) -> Result<Session, ConnectError> {
         let (client, driver) = self.open(application_name, None).await?;
-        Ok(Session { client, driver, tls: self.make_tls() })
+        let session = Session { client, driver, tls: self.make_tls() };
+        session
+            .batch_execute(MAY_IDLE)
+            .await
+            .map_err(|error| ConnectError::from_driver(self, &error))?;
+        Ok(session)
     }
 
     /// What makes the connections of a pool. A check of who the server is belongs into the pool's

@@ -83,7 +83,7 @@ impl SchemaCopy<'_> {
             .entries(&dump)
             .await?
             .into_iter()
-            .filter(|entry| !entry.is_ours() && !entry.is_already_there(&there))
+            .filter(|e| !e.stays_behind() && !e.is_after_rows() && !e.is_already_there(&there))
             .collect();
         let (schemas, rest): (Vec<_>, Vec<_>) = kept.iter().partition(|e| e.is_about_schemas());
         let epoch = dir.write("epoch.sql", &epoch_check(self.epoch))?;
@@ -117,11 +117,11 @@ impl SchemaCopy<'_> {
             .entries(&dump)
             .await?
             .into_iter()
-            .filter(|entry| !entry.is_ours() && !present.contains(&entry.object))
+            .filter(|e| !e.stays_behind() && e.is_after_rows() && !present.contains(&e.object))
             .collect();
         let list = dir.write("post-data.list", &toc::list(missing.iter()))?;
         let mut restore = self.tool("pg_restore", self.destination);
-        restore.args(["--no-password", "--no-tablespaces", "--section=post-data"]);
+        restore.args(["--no-password", "--no-tablespaces"]);
         restore.arg(format!("--jobs={}", jobs.max(1)));
         restore.arg(file_argument("--use-list=", &list)).arg(&dump);
         restore.run(self.cancel).await?;
@@ -170,8 +170,7 @@ impl SchemaCopy<'_> {
         let list = dir.write(&format!("{name}.list"), &toc::list(entries.iter().copied()))?;
         let script = dir.path(&format!("{name}.sql"));
         let mut restore = Child::new(self.tools.program("pg_restore"));
-        restore.args(["--section=pre-data", "--no-tablespaces"]);
-        restore.arg(file_argument("--use-list=", &list));
+        restore.arg("--no-tablespaces").arg(file_argument("--use-list=", &list));
         restore.arg(file_argument("--file=", &script)).arg(dump);
         restore.run(self.cancel).await?;
         Ok(script)

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::connect::{ConnectError, Connector};
+use crate::connect::{ConnectError, Connector, MAY_IDLE};
 use crate::quote;
 use wire::Wire;
 
@@ -98,10 +98,9 @@ impl Walsender {
             .await
             .map_err(|_| ConnectError::timeout(connector))??;
         let mut walsender = Self { wire, connector: connector.clone() };
-        // Not in the start-up options: older servers would refuse the connection over it.
-        if walsender.wire.server_major() >= 14 {
-            walsender.query("SET idle_session_timeout = 0").await?;
-        }
+        walsender.query(MAY_IDLE).await?;
+        // Making a slot waits for open transactions, and that wait is a lock's.
+        walsender.query("SET lock_timeout = 0").await?;
         Ok(walsender)
     }
 

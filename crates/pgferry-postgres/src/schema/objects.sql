@@ -75,7 +75,8 @@ WITH in_scope AS (
           SELECT FROM pg_depend AS d
           WHERE d.classid = 'pg_event_trigger'::regclass AND d.objid = e.oid AND d.deptype = 'e')
   UNION ALL
-    SELECT 0, 0, 'content of materialized view', t.schema_name, t.table_name, NULL, '', '', true
+    -- Never 0 and 0: a dump shows these for every entry that has no object of its own.
+    SELECT 0, t.oid, 'content of materialized view', t.schema_name, t.table_name, NULL, '', '', true
     FROM in_scope AS t
     WHERE t.relkind = 'm' AND t.relispopulated
 )

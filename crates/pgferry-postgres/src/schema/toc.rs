@@ -49,6 +49,27 @@ const LONG_KINDS: &[&str] = &[
     "USER MAPPING",
 ];
 
+/// What is made after the rows. Chosen here and not by `--section`: with `--use-list` that option
+/// drops comments and grants whose object is not in the list (seen).
+const AFTER_ROWS: &[&str] = &[
+    "CHECK CONSTRAINT",
+    "CONSTRAINT",
+    "EVENT TRIGGER",
+    "FK CONSTRAINT",
+    "INDEX",
+    "INDEX ATTACH",
+    "POLICY",
+    "ROW SECURITY",
+    "RULE",
+    "STATISTICS",
+    "TRIGGER",
+];
+
+/// Schemas whose objects are not carried: ours, and the system's, which a dump mentions only for
+/// grants that an administrator made, and that fail for whoever is none.
+const LEFT_SCHEMAS: [&str; 4] =
+    [OUR_SCHEMAS[0], OUR_SCHEMAS[1], "pg_catalog", "information_schema"];
+
 /// An object of the source: its catalog's oid, and its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ObjectId {
@@ -101,9 +122,10 @@ impl Entry {
         Some(Self { line: line.to_owned(), object, kind: kind.to_owned(), rest })
     }
 
-    /// Belongs to pgferry or pglogical, or is one of pglogical's triggers on a user's table.
-    pub(super) fn is_ours(&self) -> bool {
-        let within = |text: &str| OUR_SCHEMAS.iter().any(|name| is_or_begins(text, name));
+    /// Belongs to pgferry, pglogical or the system, or is one of pglogical's triggers on a user's
+    /// table.
+    pub(super) fn stays_behind(&self) -> bool {
+        let within = |text: &str| LEFT_SCHEMAS.iter().any(|name| is_or_begins(text, name));
         if within(&self.rest) {
             return true;
         }
@@ -136,6 +158,17 @@ impl Entry {
         }
     }
 
+    /// Is made after the rows, or is about something that is. A comment may be taken for one of
+    /// these because of its object's name; it is then written later, and as well.
+    pub(super) fn is_after_rows(&self) -> bool {
+        match self.kind.as_str() {
+            "COMMENT" | "SECURITY LABEL" => {
+                AFTER_ROWS.iter().any(|kind| self.rest.contains(&format!(" {kind} ")))
+            }
+            kind => AFTER_ROWS.contains(&kind),
+        }
+    }
+
     /// Makes a schema or grants on one: what an owner needs before a table can be his.
     pub(super) fn is_about_schemas(&self) -> bool {
         self.kind == "SCHEMA" || (self.kind == "ACL" && self.rest.starts_with("- SCHEMA "))
@@ -165,12 +198,15 @@ mod tests {
 3; 3079 16501 EXTENSION - pgcrypto 
 3502; 0 0 COMMENT - EXTENSION pgcrypto 
 3503; 0 0 ACL pglogical FUNCTION create_node(node_name name, dsn text) postgres
+3504; 0 0 ACL pg_catalog FUNCTION pg_replication_origin_create(text) postgres
 215; 1259 16600 TABLE shop orders app
 216; 1259 16601 TABLE FK oddly app
 3300; 2606 16700 CONSTRAINT shop orders orders_pkey app
 3301; 2606 16701 FK CONSTRAINT shop items items_order_fkey app
 3302; 2620 16702 TRIGGER shop orders queue_truncate_trigger_16600 postgres
 3303; 0 16600 ROW SECURITY shop orders app
+3505; 0 0 COMMENT shop INDEX orders_pkey app
+3506; 0 0 COMMENT shop TABLE orders app
 ";
 
     fn entry(text: &str) -> Entry {
@@ -194,10 +230,10 @@ mod tests {
     fn what_is_ours_stays_behind() {
         let ours: Vec<String> = parse(LISTING)
             .into_iter()
-            .filter(Entry::is_ours)
+            .filter(Entry::stays_behind)
             .map(|entry| entry.line.split(';').next().unwrap_or_default().to_owned())
             .collect();
-        assert_eq!(ours, ["7", "2", "3503", "3302"]);
+        assert_eq!(ours, ["7", "2", "3503", "3504", "3302"]);
     }
 
     #[test]
@@ -208,6 +244,14 @@ mod tests {
         assert!(entry("COMMENT - EXTENSION").is_already_there(&there));
         assert!(!entry("SCHEMA - shop").is_already_there(&there));
         assert!(!entry("ACL - SCHEMA shop").is_already_there(&there));
+    }
+
+    #[test]
+    fn comments_follow_their_objects() {
+        assert!(entry("FK CONSTRAINT").is_after_rows());
+        assert!(entry("COMMENT shop INDEX").is_after_rows());
+        assert!(!entry("COMMENT shop TABLE").is_after_rows());
+        assert!(!entry("TABLE FK oddly").is_after_rows());
     }
 
     #[test]
