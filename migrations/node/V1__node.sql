@@ -45,11 +45,14 @@ COMMENT ON COLUMN pgferry.heartbeat.beat_at IS
 CREATE TABLE pgferry.marker (
     side       text        PRIMARY KEY CHECK (side IN ('source', 'destination')),
     token      bigint      NOT NULL DEFAULT 0,
-    written_at timestamptz NULL
+    written_at timestamptz NULL,
+    writer     xid8        NULL
 ) WITH (fillfactor = 10);
 COMMENT ON TABLE pgferry.marker IS
     'pgferry: written on one side and awaited on the other: proof that everything committed before it has been applied';
 COMMENT ON COLUMN pgferry.marker.written_at IS 'NULL until the first marker';
+COMMENT ON COLUMN pgferry.marker.writer IS
+    'transaction that wrote the row on its own side: another xmin there means that the row came back';
 
 -- Both rows on both sides from the start: a replicated UPDATE needs a row to find.
 INSERT INTO pgferry.heartbeat (side) VALUES ('source'), ('destination');

@@ -59,8 +59,11 @@ const NODE: MigrationSet = MigrationSet {
     files: &[("V1__node", include_str!("../../../migrations/node/V1__node.sql"))],
 };
 
-const JOURNAL: MigrationSet =
-    MigrationSet { set: "journal", history: "pgferry.journal_history", files: &[] };
+const JOURNAL: MigrationSet = MigrationSet {
+    set: "journal",
+    history: "pgferry.journal_history",
+    files: &[("V1__journal", include_str!("../../../migrations/journal/V1__journal.sql"))],
+};
 
 struct MigrationSet {
     set: &'static str,

@@ -1,0 +1,269 @@
+//! Carrying out: one action, one guarded mutation or one background job.
+//!
+//! Each arm is short, idempotent, and believed by nobody: the next look says what it did.
+
+mod jobs;
+
+use pgferry_engine::Fault;
+use pgferry_plan::{Action, Blocker, Direction, Facts, Side};
+
+use crate::cluster::PgCluster;
+use crate::migrate::migrate_node;
+use crate::node::{LookError, is_missing};
+use crate::statements::{self, Guard};
+
+impl PgCluster {
+    pub(crate) async fn carry_out(&self, action: &Action, facts: &Facts) -> Result<(), Fault> {
+        let guard = Guard { epoch: facts.epoch, revision: None };
+        let seen = |revision: &i64| Guard { epoch: facts.epoch, revision: Some(*revision) };
+        let name = &self.config.name;
+        match action {
+            Action::Install { side, node_id, creates_extension } => {
+                self.install(*side, *node_id, *creates_extension, facts.epoch).await
+            }
+            Action::Fence { side, revision, roles } => {
+                let node = self.node(*side);
+                node.mutate(seen(revision), &statements::fence(node.database(), roles)).await
+            }
+            Action::EndSessions { side, sessions } => {
+                self.node(*side).mutate(guard, &statements::end_sessions(sessions)).await
+            }
+            Action::CreateNode { side } => {
+                let conninfo = self.own_conninfo(*side);
+                let sql = statements::create_node(&name.node(*side), conninfo.expose());
+                self.node(*side).mutate(guard, &sql).await
+            }
+            Action::CreateSubscription { direction, on_empty_set } => {
+                let conninfo = self.peer_conninfo(direction.from());
+                let sets = if *on_empty_set {
+                    vec![name.empty_set()]
+                } else {
+                    vec![name.set(), name.insert_only_set()]
+                };
+                let subscription = name.subscription(*direction);
+                let sql = statements::create_subscription(&subscription, conninfo.expose(), &sets);
+                self.on_subscriber(*direction, guard, &sql).await
+            }
+            Action::DisableSubscription { direction } => {
+                let sql = statements::disable_subscription(&name.subscription(*direction));
+                self.on_subscriber(*direction, guard, &sql).await
+            }
+            Action::EnableSubscription { direction } => {
+                let sql = statements::enable_subscription(&name.subscription(*direction));
+                self.on_subscriber(*direction, guard, &sql).await
+            }
+            Action::SwapSets { direction } => {
+                let sql = statements::swap_sets(&name.subscription(*direction), name);
+                self.on_subscriber(*direction, guard, &sql).await
+            }
+            Action::AdvanceSlot { direction, to } => {
+                let slot = self.slot_name(*direction).await?;
+                let sql = statements::advance_slot(&slot, *to);
+                self.node(direction.from()).mutate(guard, &sql).await
+            }
+            Action::StartStream { direction, at_lsn } => {
+                self.start_stream(*direction, *at_lsn, guard).await
+            }
+            Action::WriteMarker { side, token } => {
+                self.node(*side).mutate(guard, &statements::write_marker(*side, *token)).await
+            }
+            Action::SetSequences { side, revision, values } => {
+                self.node(*side).mutate(seen(revision), &statements::set_sequences(values)).await
+            }
+            Action::Yield { side, revision } => {
+                self.node(*side).mutate(seen(revision), statements::YIELD).await
+            }
+            Action::Open { side, revision } => self.open(*side, seen(revision)).await,
+            Action::DropSubscription { direction } => {
+                let sql = statements::drop_subscription(&name.subscription(*direction));
+                self.on_subscriber(*direction, guard, &sql).await
+            }
+            Action::DropSlot { side, slot } => {
+                self.node(*side).mutate(guard, &statements::drop_slot(slot)).await
+            }
+            Action::DropOrigin { side, origin } => {
+                self.node(*side).mutate(guard, &statements::drop_origin(origin)).await
+            }
+            Action::DropNode { side } => {
+                self.node(*side).mutate(guard, &statements::drop_node(&name.node(*side))).await
+            }
+            Action::Remove { side, extension } => self.remove(*side, *extension, guard).await,
+            Action::ArchiveJournal => self.archive_journal(facts).await,
+            Action::DropJournal => self.journal.drop(name, facts.epoch).await.map_err(journal_fault),
+            Action::StopJob => {
+                self.shut_down().await;
+                Ok(())
+            }
+            Action::CopySchema
+            | Action::AddToSets { .. }
+            | Action::TakeSnapshot
+            | Action::CopyRows { .. }
+            | Action::BuildIndexes
+            | Action::Analyze => {
+                self.start_job(action, facts);
+                Ok(())
+            }
+        }
+    }
+
+    async fn on_subscriber(
+        &self,
+        direction: Direction,
+        guard: Guard,
+        sql: &str,
+    ) -> Result<(), Fault> {
+        self.node(direction.to()).mutate(guard, sql).await
+    }
+
+    async fn install(
+        &self,
+        side: Side,
+        id: uuid::Uuid,
+        creates_extension: bool,
+        epoch: i64,
+    ) -> Result<(), Fault> {
+        let node = self.node(side);
+        let mut client = node.client().await.map_err(|error| node.fault(&error))?;
+        // Before there is a record there is nothing to guard with; the journal's lease alone
+        // stands against a second daemon, and every statement here may run twice.
+        let result = async {
+            if creates_extension {
+                client.batch_execute(statements::CREATE_EXTENSION).await?;
+            }
+            migrate_node(&mut client).await.map_err(|error| {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                LookError::Said(format!("{error}: {}", cause.unwrap_or_default()))
+            })?;
+            let record = statements::insert_record(&self.config.name, side, id, epoch);
+            client.batch_execute(&record).await?;
+            Ok::<_, LookError>(())
+        };
+        let result = result.await;
+        drop(client);
+        result.map_err(|error| node.fault(&error))
+    }
+
+    async fn open(&self, side: Side, guard: Guard) -> Result<(), Fault> {
+        let node = self.node(side);
+        let look = async {
+            let client = node.client().await?;
+            let mut roles = Vec::new();
+            for row in client.query(FENCED_THAT_EXIST, &[]).await? {
+                roles.push((row.try_get(0)?, row.try_get(1)?));
+            }
+            Ok::<_, LookError>(roles)
+        };
+        let roles = look.await.map_err(|error| node.fault(&error))?;
+        node.mutate(guard, &statements::open(node.database(), &roles)).await
+    }
+
+    async fn slot_name(&self, direction: Direction) -> Result<String, Fault> {
+        match self.subscription(direction).await {
+            Ok(Some(subscription)) => Ok(subscription.slot),
+            Ok(None) => Err(Fault::Failed(Blocker::new(
+                "subscription_missing",
+                format!("the {direction} subscription is gone"),
+                "abandon the migration, and start again",
+            ))),
+            Err(error) => Err(self.node(direction.to()).fault(&error)),
+        }
+    }
+
+    async fn start_stream(
+        &self,
+        direction: Direction,
+        at: pgferry_plan::Lsn,
+        guard: Guard,
+    ) -> Result<(), Fault> {
+        let slot = self.slot_name(direction).await?;
+        let with_origin = self.may_use_origins(direction.to()).await?;
+        let subscription = self.config.name.subscription(direction);
+        let sql = statements::start_stream(&subscription, &slot, at, with_origin);
+        self.on_subscriber(direction, guard, &sql).await
+    }
+
+    /// Whether the role may use replication origins on a side; they are granted one by one.
+    pub(crate) async fn may_use_origins(&self, side: Side) -> Result<bool, Fault> {
+        let node = self.node(side);
+        let look = async {
+            let client = node.client().await?;
+            Ok::<bool, LookError>(client.query_one(MAY_USE_ORIGINS, &[]).await?.try_get(0)?)
+        };
+        look.await.map_err(|error| node.fault(&error))
+    }
+
+    /// Triggers one by one under a short lock_timeout, then the extension where it is ours, then
+    /// pgferry's own tables: they hold the guard, and so go last.
+    async fn remove(&self, side: Side, extension: bool, guard: Guard) -> Result<(), Fault> {
+        let node = self.node(side);
+        let look = async {
+            let client = node.client().await?;
+            let mut drops: Vec<String> = Vec::new();
+            for row in client.query(TRUNCATE_TRIGGERS, &[]).await? {
+                drops.push(row.try_get(0)?);
+            }
+            let there = match client.query_opt("SELECT 1 FROM pgferry.node", &[]).await {
+                Ok(row) => row.is_some(),
+                Err(error) if is_missing(&error) => false,
+                Err(error) => return Err(error.into()),
+            };
+            Ok::<_, LookError>((drops, there))
+        };
+        let (triggers, guarded) = look.await.map_err(|error| node.fault(&error))?;
+        for drop in triggers {
+            unless_forbidden(node.mutate(guard, &format!("SET LOCAL lock_timeout = '1s'; {drop}")).await)?;
+        }
+        if extension {
+            unless_forbidden(node.mutate(guard, statements::DROP_EXTENSION).await)?;
+        }
+        if !guarded {
+            return Ok(());
+        }
+        let journal_stays = self.journal_side == Some(side);
+        node.mutate(guard, &statements::remove(journal_stays)).await
+    }
+
+    async fn archive_journal(&self, facts: &Facts) -> Result<(), Fault> {
+        self.journal
+            .archive(&self.config.name, facts)
+            .await
+            .map_err(journal_fault)?;
+        self.archived.store(true, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// What privileges forbid is named by the leftover scan, with the statement for an administrator.
+fn unless_forbidden(result: Result<(), Fault>) -> Result<(), Fault> {
+    match result {
+        Err(Fault::Failed(blocker)) if blocker.code == "insufficient_privilege" => Ok(()),
+        Ok(()) => Ok(()),
+        Err(fault @ (Fault::EpochRaised | Fault::Failed(_))) => Err(fault),
+    }
+}
+
+fn journal_fault(error: crate::journal::JournalError) -> Fault {
+    Fault::Failed(Blocker::new(
+        "journal_failed",
+        error.to_string(),
+        "it is tried again; look at journal.archive_dir and at the journal's database",
+    ))
+}
+
+/// A role that was dropped behind the fence has no setting to restore.
+const FENCED_THAT_EXIST: &str = "SELECT f.role::text, f.previous_setting FROM pgferry.fenced_role f \
+    JOIN pg_catalog.pg_roles r ON r.rolname = f.role";
+
+const MAY_USE_ORIGINS: &str = "\
+    SELECT bool_and(has_function_privilege(p.oid, 'EXECUTE')) FROM pg_catalog.pg_proc p \
+    WHERE p.proname IN ('pg_replication_origin_advance', 'pg_replication_origin_session_setup', \
+        'pg_replication_origin_xact_setup', 'pg_replication_origin_session_reset') \
+    AND p.pronamespace = 'pg_catalog'::regnamespace";
+
+/// pglogical leaves them behind when a table leaves its sets.
+const TRUNCATE_TRIGGERS: &str = "\
+    SELECT format('DROP TRIGGER %I ON %I.%I', t.tgname, n.nspname, c.relname) \
+    FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid \
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+    WHERE starts_with(t.tgname, 'queue_truncate_trigger_') AND n.nspname <> 'pgferry'";
+

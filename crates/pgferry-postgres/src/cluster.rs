@@ -1,0 +1,229 @@
+//! Both servers of one migration, as the engine's port [`Cluster`].
+//!
+//! Holds connections, the exported snapshot and the background job; decides nothing.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use deadpool_postgres::Object;
+use jiff::Timestamp;
+use pgferry_config::{MigrationConfig, NodeConfig, Secret};
+use pgferry_engine::{Cluster, Fault};
+use pgferry_plan::preflight::{self, PreflightPolicy, Progress};
+use pgferry_plan::scope::{ScopeRules, SetNames};
+use pgferry_plan::{
+    Action, Course, Facts, Finding, LagReport, Lsn, RoleName, Side, Step, World,
+};
+use tokio::sync::{Notify, watch};
+
+use crate::connect::ConnectError;
+use crate::copy::CopyProgress;
+use crate::jobs::Jobs;
+use crate::node::{LookError, Node};
+use crate::observe::fence::StartupWatch;
+use crate::preflight::observe;
+use crate::walsender::SnapshotKeeper;
+
+/// Both servers of one migration. Clones share everything.
+#[derive(Clone)]
+pub struct PgCluster(Arc<Inner>);
+
+/// What a cluster consists of.
+pub struct Inner {
+    pub(crate) config: MigrationConfig,
+    pub(crate) rules: ScopeRules,
+    pub(crate) sets: SetNames,
+    nodes: [Node; 2],
+    watches: [StartupWatch; 2],
+    pub(crate) lag: watch::Receiver<LagReport>,
+    pub(crate) jobs: Jobs,
+    pub(crate) held: Mutex<Option<HeldSnapshot>>,
+    progress: Mutex<CopyProgress>,
+    /// The side whose database holds the journal; None when it is in a third place.
+    pub(crate) journal_side: Option<Side>,
+    pub(crate) journal: crate::journal::Place,
+    pub(crate) archived: AtomicBool,
+}
+
+impl std::ops::Deref for PgCluster {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+/// A snapshot of the source that this process holds.
+pub(crate) struct HeldSnapshot {
+    pub(crate) keeper: SnapshotKeeper,
+    pub(crate) name: String,
+    pub(crate) lsn: Lsn,
+    pub(crate) taken_at: Option<Timestamp>,
+}
+
+impl PgCluster {
+    /// Prepares both servers' connections; does not connect.
+    ///
+    /// # Errors
+    /// When a login cannot be used at all.
+    pub fn new(
+        config: MigrationConfig,
+        journal: crate::journal::Place,
+        lag: watch::Receiver<LagReport>,
+    ) -> Result<Self, ConnectError> {
+        let nodes = [
+            Node::new(&config.name, Side::Source, config.node(Side::Source))?,
+            Node::new(&config.name, Side::Destination, config.node(Side::Destination))?,
+        ];
+        let rules = ScopeRules {
+            schemas: config.scope.schemas.clone(),
+            exclude_tables: config.scope.exclude_tables.clone(),
+            insert_only: config.scope.insert_only.clone(),
+        };
+        Ok(Self(Arc::new(Inner {
+            sets: SetNames::of(&config.name),
+            rules,
+            nodes,
+            watches: Default::default(),
+            lag,
+            jobs: Jobs::default(),
+            held: Mutex::default(),
+            progress: Mutex::default(),
+            journal_side: journal.side(),
+            journal,
+            archived: AtomicBool::new(false),
+            config,
+        })))
+    }
+
+    /// What stands in the way of a migration, looked at afresh; writes nothing.
+    pub async fn preflight(&self, facts: &Facts) -> Vec<Finding> {
+        let started = facts.course != Course::Planned;
+        let beyond = |step| facts.step().is_some_and(|at| at > step) || facts.step().is_none() && started;
+        let progress = Progress {
+            started,
+            nodes: beyond(Step::FenceDestination),
+            schema: beyond(Step::CheckPeers),
+        };
+        let policy = PreflightPolicy {
+            migration: self.config.name.clone(),
+            scope: self.rules.clone(),
+            fence_roles: self.config.fence.roles.clone(),
+            fence_exclusions: self.config.fence.exclude_roles.clone(),
+            progress,
+        };
+        let (source, destination) = tokio::join!(
+            self.node(Side::Source).client(),
+            self.node(Side::Destination).client()
+        );
+        let ours = self.our_roles();
+        let facts = observe(
+            reached(&source),
+            reached(&destination),
+            &policy,
+            &ours,
+        );
+        preflight::check(&facts.await)
+    }
+}
+
+impl Inner {
+    /// A side's server.
+    pub fn node(&self, side: Side) -> &Node {
+        &self.nodes[side as usize]
+    }
+
+    /// Told when the background job ends.
+    pub fn job_ended(&self) -> Arc<Notify> {
+        Arc::clone(&self.jobs.ended)
+    }
+
+    /// Rows, bytes and tables of the copy so far, committed or not.
+    pub fn copy_progress(&self) -> CopyProgress {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets what failed be tried again at once, because a person said so.
+    pub fn forget_failure(&self) {
+        self.jobs.forget_failure();
+    }
+
+    /// Ends the background job and lets go of the snapshot.
+    pub async fn shut_down(&self) {
+        self.jobs.stop().await;
+        self.release_snapshot();
+    }
+
+    pub(crate) fn new_progress(&self) -> CopyProgress {
+        let progress = CopyProgress::default();
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress.clone();
+        progress
+    }
+
+    pub(crate) fn watch(&self, side: Side) -> &StartupWatch {
+        &self.watches[side as usize]
+    }
+
+    /// The snapshot's position, while its session lives.
+    pub(crate) fn held_snapshot(&self) -> Option<Lsn> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.as_ref().is_some_and(|held| held.keeper.lost().is_some()) {
+            *held = None;
+        }
+        held.as_ref().map(|held| held.lsn)
+    }
+
+    pub(crate) fn release_snapshot(&self) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Roles that are never fenced: the daemon's and replication's.
+    pub(crate) fn our_roles(&self) -> Vec<RoleName> {
+        let mut roles: Vec<RoleName> = Side::BOTH
+            .into_iter()
+            .flat_map(|side| {
+                let node = self.config.node(side);
+                [&node.login, &node.peer, &node.own].map(|login| login.dsn.user().to_owned())
+            })
+            .collect();
+        roles.sort();
+        roles.dedup();
+        roles
+    }
+
+    /// How the other server reaches a side: for pglogical only, password included.
+    pub(crate) fn peer_conninfo(&self, side: Side) -> Secret {
+        replication_conninfo(&self.config.node(side).peer)
+    }
+
+    /// How a side's server reaches itself.
+    pub(crate) fn own_conninfo(&self, side: Side) -> Secret {
+        let node: &NodeConfig = self.config.node(side);
+        replication_conninfo(&node.own)
+    }
+}
+
+fn reached(client: &Result<Object, LookError>) -> Result<&tokio_postgres::Client, String> {
+    client.as_ref().map(|client| &***client).map_err(ToString::to_string)
+}
+
+/// pglogical's own sessions must not be cut off, or fenced, by a default of role or database. The
+/// text is the same at each call: pglogical compares it with the one it has stored.
+fn replication_conninfo(login: &pgferry_config::Login) -> Secret {
+    const OPTIONS: &str = "-c statement_timeout=0 -c lock_timeout=0 \
+        -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off \
+        -c wal_sender_timeout=600000";
+    let own = login.dsn.options().unwrap_or_default();
+    let options = format!("{OPTIONS} {own}");
+    login.dsn.with("options", options.trim_end()).to_conninfo(login.password.as_ref())
+}
+
+impl Cluster for PgCluster {
+    async fn observe(&self, facts: &Facts) -> World {
+        self.look(facts).await
+    }
+
+    async fn apply(&self, action: &Action, facts: &Facts) -> Result<(), Fault> {
+        self.carry_out(action, facts).await
+    }
+}

@@ -1,0 +1,331 @@
+//! One of the two servers: its pooled connections, who it must be, and how it is mutated.
+//!
+//! Every new connection is checked: a host name may have come to mean the other server. Nothing
+//! is mutated here without the guard of [`crate::statements`].
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use deadpool_postgres::{Hook, HookError, Object, Pool, PoolError, Runtime};
+use pgferry_config::NodeConfig;
+use pgferry_engine::Fault;
+use pgferry_plan::{Blocker, MigrationName, Side};
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+use uuid::Uuid;
+
+use crate::connect::{ConnectError, Connector};
+use crate::quote::literal;
+use crate::statements::{EPOCH_RAISED, Guard, RECORD_CHANGED, guarded};
+
+/// Looks of one tick run side by side; the copy has connections of its own.
+const POOL_SIZE: usize = 6;
+/// A look that takes longer is a look that failed; a mutation has its own lock_timeout.
+const WAIT: Duration = Duration::from_secs(15);
+
+/// A server, under the name of its side.
+#[derive(Clone)]
+pub struct Node {
+    side: Side,
+    database: String,
+    connector: Connector,
+    pool: Pool,
+    expected: Arc<Mutex<Option<Uuid>>>,
+    epoch: Arc<AtomicI64>,
+    migration: MigrationName,
+}
+
+impl Node {
+    /// Prepares the connections of a side; does not connect.
+    ///
+    /// # Errors
+    /// When the login cannot be used at all: a certificate that cannot be read, for instance.
+    pub fn new(
+        migration: &MigrationName,
+        side: Side,
+        config: &NodeConfig,
+    ) -> Result<Self, ConnectError> {
+        let connector = Connector::new(&config.login)?;
+        let expected: Arc<Mutex<Option<Uuid>>> = Arc::default();
+        let epoch: Arc<AtomicI64> = Arc::default();
+        let check = Arc::clone(&expected);
+        let (named, under) = (migration.clone(), Arc::clone(&epoch));
+        let pool = Pool::builder(connector.manager(&application_name(migration, 0)))
+            .max_size(POOL_SIZE)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(WAIT))
+            .create_timeout(Some(WAIT))
+            .post_create(Hook::async_fn(move |client, _| {
+                let expected = *check.lock().unwrap_or_else(PoisonError::into_inner);
+                // The name by which a successor finds, and ends, the sessions of this leadership.
+                let name = application_name(&named, under.load(Ordering::Relaxed));
+                Box::pin(async move {
+                    let named = format!("SET application_name = {}", literal(&name));
+                    client.batch_execute(&named).await.map_err(HookError::Backend)?;
+                    identify(client, side, expected).await.map_err(HookError::message)
+                })
+            }))
+            .build()
+            .map_err(|error| ConnectError::Configuration { reason: error.to_string() })?;
+        Ok(Self {
+            side,
+            database: config.login.dsn.dbname().to_owned(),
+            connector,
+            pool,
+            expected,
+            epoch,
+            migration: migration.clone(),
+        })
+    }
+
+    /// The side that this server is.
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// The database's name.
+    pub(crate) fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// How to open connections outside the pool.
+    pub fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// `application_name` of this leadership's sessions.
+    pub(crate) fn application_name(&self) -> String {
+        application_name(&self.migration, self.epoch.load(Ordering::Relaxed))
+    }
+
+    /// The id that the node's record must have from now on, known from the journal.
+    pub fn expect(&self, id: Option<Uuid>) {
+        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        if *expected != id {
+            *expected = id;
+            drop(expected);
+            self.pool.retain(|_, _| false);
+        }
+    }
+
+    /// A connection to look or act with.
+    ///
+    /// # Errors
+    /// In words for people, without a secret.
+    pub async fn client(&self) -> Result<Object, LookError> {
+        self.pool.get().await.map_err(|error| self.pool_error(error))
+    }
+
+    /// Raises the epoch, after ending the sessions of older leaderships: the COMMIT of a daemon
+    /// that died can still land, but not after this returns.
+    ///
+    /// # Errors
+    /// When the node was not seen to carry the new epoch.
+    pub async fn raise_epoch(&self, epoch: i64) -> Result<(), LookError> {
+        self.epoch.store(epoch, Ordering::Relaxed);
+        self.pool.retain(|_, _| false);
+        let client = self.client().await?;
+        let prefix = format!("pgferry/{}/", self.migration);
+        client.execute(END_OLDER_SESSIONS, &[&prefix, &epoch]).await?;
+        match client.query_opt(RAISE_EPOCH, &[&epoch]).await {
+            Ok(Some(_)) => {}
+            // No record yet: nothing here can be mutated before this leadership installs one.
+            Ok(None) if client.query_opt(ANY_RECORD, &[]).await?.is_none() => {}
+            Ok(None) => return Err(LookError::Said("a newer daemon leads this migration".into())),
+            Err(error) if is_missing(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn pool_error(&self, error: PoolError) -> LookError {
+        match error {
+            PoolError::Backend(error) => {
+                LookError::Connect(ConnectError::from_driver(&self.connector, &error))
+            }
+            PoolError::PostCreateHook(HookError::Message(said)) => LookError::Said(said.into()),
+            PoolError::PostCreateHook(HookError::Backend(error)) => LookError::Postgres(error),
+            PoolError::Timeout(_) => LookError::Connect(ConnectError::timeout(&self.connector)),
+            PoolError::Closed | PoolError::NoRuntimeSpecified => {
+                LookError::Said("the connections are closed".into())
+            }
+        }
+    }
+
+    /// Runs one guarded mutation.
+    pub(crate) async fn mutate(&self, guard: Guard, body: &str) -> Result<(), Fault> {
+        let client = self.client().await.map_err(|error| self.fault(&error))?;
+        self.run(&client, &guarded(guard, body)).await
+    }
+
+    /// Runs statements on a given connection.
+    pub(crate) async fn run(&self, client: &Client, sql: &str) -> Result<(), Fault> {
+        client.batch_execute(sql).await.map_err(|error| self.fault(&LookError::from(error)))
+    }
+
+    /// What an error means for the engine.
+    pub(crate) fn fault(&self, error: &LookError) -> Fault {
+        if let LookError::Postgres(error) = error
+            && let Some(database) = error.as_db_error()
+        {
+            if database.code().code() == EPOCH_RAISED {
+                return Fault::EpochRaised;
+            }
+            let (code, hint) = match database.code().code() {
+                RECORD_CHANGED => ("record_changed", "nothing to do: it looks again"),
+                code if code == SqlState::LOCK_NOT_AVAILABLE.code() => {
+                    ("lock_not_available", "a long transaction holds the table; it tries again")
+                }
+                code if code == SqlState::INSUFFICIENT_PRIVILEGE.code() => (
+                    "insufficient_privilege",
+                    "run `pgferry preflight`: it prints the statements that grant what is missing",
+                ),
+                _ => ("statement_failed", "look into the server's log; it tries again"),
+            };
+            return Fault::Failed(Blocker::new(
+                code,
+                format!("the {}: {}", self.side, scrub(database.message())),
+                hint,
+            ));
+        }
+        let (code, hint) = error.code_and_hint();
+        Fault::Failed(Blocker::new(code, format!("the {}: {error}", self.side), hint))
+    }
+}
+
+/// Why a look failed, without a secret.
+#[derive(Debug, thiserror::Error)]
+pub enum LookError {
+    /// No connection.
+    #[error("{0}")]
+    Connect(ConnectError),
+    /// The server's answer.
+    #[error("{}", describe(.0))]
+    Postgres(#[from] tokio_postgres::Error),
+    /// Everything else, in words.
+    #[error("{0}")]
+    Said(String),
+}
+
+impl LookError {
+    /// A word for programs, and what to do about it.
+    pub fn code_and_hint(&self) -> (&'static str, &'static str) {
+        match self {
+            LookError::Connect(error) => (error.code(), error.hint()),
+            LookError::Postgres(_) => ("statement_failed", "look into the server's log"),
+            LookError::Said(said) if said.starts_with(EXCHANGED) => {
+                (EXCHANGED, "exchange the two DSNs in the configuration, and restart")
+            }
+            LookError::Said(said) if said.starts_with(WRONG_SERVER) => {
+                (WRONG_SERVER, "point the DSN at the server that the migration was started with")
+            }
+            LookError::Said(_) => ("unreachable", "it tries again by itself"),
+        }
+    }
+}
+
+/// An error with its cause; the driver's own text says only "db error".
+pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(database) => scrub(database.message()),
+        None => {
+            let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+            scrub(&format!("{error}{}", cause.unwrap_or_default()))
+        }
+    }
+}
+
+/// pglogical prints whole DSNs into its errors, password included.
+pub(crate) fn scrub(text: &str) -> String {
+    let Some(at) = text.find("password=") else { return text.to_owned() };
+    let value = at + "password=".len();
+    let rest = &text[value..];
+    let end = if let Some(quoted) = rest.strip_prefix('\'') {
+        // A quote within the value is escaped by a backslash, in libpq's form.
+        let mut escaped = false;
+        quoted
+            .char_indices()
+            .find(|(_, c)| {
+                let ends = *c == '\'' && !escaped;
+                escaped = *c == '\\' && !escaped;
+                ends
+            })
+            .map_or(rest.len(), |(index, _)| index + 2)
+    } else {
+        rest.find(char::is_whitespace).unwrap_or(rest.len())
+    };
+    format!("{}[redacted]{}", &text[..value], scrub(&rest[end..]))
+}
+
+/// Whether an error says that a table, schema or function of ours or pglogical's is not there.
+pub(crate) fn is_missing(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| {
+        *code == SqlState::UNDEFINED_TABLE
+            || *code == SqlState::INVALID_SCHEMA_NAME
+            || *code == SqlState::UNDEFINED_FUNCTION
+    })
+}
+
+fn application_name(migration: &MigrationName, epoch: i64) -> String {
+    format!("pgferry/{migration}/{epoch}")
+}
+
+const EXCHANGED: &str = "servers_exchanged";
+const WRONG_SERVER: &str = "wrong_server";
+
+async fn identify(client: &Client, side: Side, expected: Option<Uuid>) -> Result<(), String> {
+    let row = match client.query_opt(IDENTIFY, &[]).await {
+        Ok(Some(row)) => row,
+        Ok(None) => return Ok(()),
+        Err(error) if is_missing(&error) => return Ok(()),
+        Err(error) => return Err(describe(&error)),
+    };
+    let found = row.try_get::<_, String>(0).and_then(|side| Ok((side, row.try_get::<_, Uuid>(1)?)));
+    let (found_side, found) = found.map_err(|error| describe(&error))?;
+    if found_side != side.as_str() {
+        return Err(format!(
+            "{EXCHANGED}: the server configured as {side} carries the record of the {found_side}"
+        ));
+    }
+    match expected {
+        Some(expected) if expected != found => Err(format!(
+            "{WRONG_SERVER}: the server configured as {side} carries the record of another migration"
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
+
+const IDENTIFY: &str = "SELECT side, id FROM pgferry.node";
+
+const RAISE_EPOCH: &str =
+    "UPDATE pgferry.node SET epoch = $1 WHERE epoch <= $1 RETURNING epoch";
+
+const ANY_RECORD: &str = "SELECT 1 FROM pgferry.node";
+
+/// Sessions of this migration's older leaderships. Looks before any leadership carry epoch 0 and
+/// mutate nothing.
+const END_OLDER_SESSIONS: &str = "\
+    SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
+    WHERE starts_with(application_name, $1) AND pid <> pg_backend_pid() \
+    AND substr(application_name, length($1) + 1) ~ '^[0-9]{1,18}' \
+    AND (regexp_match(substr(application_name, length($1) + 1), '^[0-9]{1,18}'))[1]::bigint \
+        BETWEEN 1 AND $2::bigint - 1";
+
+#[cfg(test)]
+mod tests {
+    use super::scrub;
+
+    #[test]
+    fn a_password_in_an_error_is_never_passed_on() {
+        for (text, wanted) in [
+            ("could not connect: host=a password=secret user=b", "could not connect: host=a password=[redacted] user=b"),
+            ("password='it\\'s secret' x", "password=[redacted] x"),
+            ("password=a password=b", "password=[redacted] password=[redacted]"),
+            ("password='never ends", "password=[redacted]"),
+            ("nothing", "nothing"),
+        ] {
+            assert_eq!(scrub(text), wanted);
+        }
+    }
+}

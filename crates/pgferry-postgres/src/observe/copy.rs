@@ -1,0 +1,73 @@
+//! Looks at the copy: what is committed on the destination, and under which snapshot.
+
+use std::collections::{BTreeMap, HashSet};
+
+use pgferry_plan::world::CopyView;
+use pgferry_plan::{Lsn, Side, TableName};
+
+use super::Look;
+use super::streams::lsn;
+use crate::cluster::PgCluster;
+use crate::node::LookError;
+use crate::schema::{SchemaScope, missing_post_data};
+
+/// A line of `pgferry.copied`.
+pub(crate) struct Copied {
+    pub(crate) table: TableName,
+    pub(crate) snapshot: Lsn,
+    rows: u64,
+    bytes: u64,
+}
+
+impl PgCluster {
+    pub(crate) async fn copy_view(&self, under: Option<Lsn>) -> Look<CopyView> {
+        let wanted = self.tables_to_copy().await?;
+        let mut view = CopyView {
+            held: self.held_snapshot(),
+            tables: wanted.len() as u64,
+            copied: BTreeMap::new(),
+            ..CopyView::default()
+        };
+        for copied in self.copied().await?.into_iter().filter(|c| wanted.contains(&c.table)) {
+            *view.copied.entry(copied.snapshot).or_default() += 1;
+            if Some(copied.snapshot) == under {
+                view.rows += copied.rows;
+                view.bytes += copied.bytes;
+            }
+        }
+        Ok(Some(view))
+    }
+
+    /// The tables of the source's sets: what is in no set would not be followed, and drift names it.
+    pub(crate) async fn tables_to_copy(&self) -> Result<HashSet<TableName>, LookError> {
+        let sets = self.membership(Side::Source).await?.unwrap_or_default();
+        Ok(sets.into_keys().filter(|table| table.schema != "pgferry").collect())
+    }
+
+    pub(crate) async fn copied(&self) -> Result<Vec<Copied>, LookError> {
+        let client = self.node(Side::Destination).client().await?;
+        let mut copied = Vec::new();
+        for row in client.query(COPIED, &[]).await? {
+            copied.push(Copied {
+                table: TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?),
+                snapshot: lsn(&row.try_get::<_, String>(2)?)?,
+                rows: u64::try_from(row.try_get::<_, i64>(3)?).unwrap_or(0),
+                bytes: u64::try_from(row.try_get::<_, i64>(4)?).unwrap_or(0),
+            });
+        }
+        Ok(copied)
+    }
+
+    pub(crate) async fn missing_indexes(&self) -> Look<Vec<String>> {
+        let source = self.node(Side::Source).client().await?;
+        let destination = self.node(Side::Destination).client().await?;
+        let scope = SchemaScope { schemas: self.rules.schemas.clone() };
+        missing_post_data(&source, &destination, &scope)
+            .await
+            .map(Some)
+            .map_err(|error| LookError::Said(crate::node::scrub(&error.to_string())))
+    }
+}
+
+const COPIED: &str = "\
+    SELECT schema_name, table_name, snapshot_lsn::text, row_count, byte_count FROM pgferry.copied";

@@ -1,0 +1,81 @@
+//! Looks at every sequence in scope: one statement, and one more for those never called.
+
+use pgferry_plan::SequenceName;
+use pgferry_plan::scope::ScopeRules;
+use pgferry_plan::world::SequenceView;
+
+use crate::node::{LookError, Node};
+use crate::quote::table;
+
+pub(crate) async fn sequences(
+    node: &Node,
+    rules: &ScopeRules,
+) -> Result<Vec<SequenceView>, LookError> {
+    let client = node.client().await?;
+    let mut views = Vec::new();
+    let mut uncalled = Vec::new();
+    for row in client.query(SEQUENCES, &[&rules.schemas]).await? {
+        let name = SequenceName::new(
+            row.try_get::<_, String>("schema_name")?,
+            row.try_get::<_, String>("sequence_name")?,
+        );
+        // pg_sequence_last_value answers NULL for a sequence that may not be read, as for one
+        // that was never called.
+        if !row.try_get::<_, bool>("readable")? {
+            return Err(LookError::Said(format!("sequence {name} may not be read by this role")));
+        }
+        let last: Option<i64> = row.try_get("last")?;
+        if last.is_none() {
+            uncalled.push((views.len(), row.try_get::<_, i64>("start")?));
+        }
+        views.push(SequenceView {
+            name,
+            last,
+            increment: row.try_get("increment")?,
+            min: row.try_get("min")?,
+            max: row.try_get("max")?,
+            cycle: row.try_get("cycle")?,
+        });
+    }
+    if uncalled.is_empty() {
+        return Ok(views);
+    }
+    // setval(…, false) leaves a sequence "never called" whose next value is not its start.
+    let reads: Vec<String> = uncalled
+        .iter()
+        .map(|(index, _)| {
+            format!("SELECT {index}, last_value, is_called FROM {}", table(&views[*index].name))
+        })
+        .collect();
+    let starts: std::collections::HashMap<usize, i64> = uncalled.into_iter().collect();
+    for row in client.query(&reads.join(" UNION ALL "), &[]).await? {
+        let index = usize::try_from(row.try_get::<_, i32>(0)?).unwrap_or(usize::MAX);
+        let (value, called): (i64, bool) = (row.try_get(1)?, row.try_get(2)?);
+        let (Some(view), Some(start)) = (views.get_mut(index), starts.get(&index)) else { continue };
+        view.last = if called {
+            Some(value)
+        } else if value == *start {
+            None
+        } else {
+            value.checked_sub(view.increment).filter(|last| (view.min..=view.max).contains(last))
+        };
+    }
+    Ok(views)
+}
+
+const SEQUENCES: &str = "\
+    SELECT n.nspname::text AS schema_name, c.relname::text AS sequence_name, \
+    s.seqstart AS start, s.seqincrement AS increment, s.seqmin AS min, s.seqmax AS max, \
+    s.seqcycle AS cycle, \
+    CASE WHEN p.readable THEN pg_catalog.pg_sequence_last_value(c.oid) END AS last, p.readable \
+    FROM pg_catalog.pg_sequence s \
+    JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid \
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+    CROSS JOIN LATERAL (SELECT has_sequence_privilege(c.oid, 'SELECT') \
+        AND has_schema_privilege(n.oid, 'USAGE') AS readable) p \
+    WHERE c.relpersistence = 'p' AND n.nspname NOT LIKE 'pg\\_%' \
+    AND n.nspname NOT IN ('information_schema', 'pgferry', 'pglogical') \
+    AND ($1::text[] IS NULL OR n.nspname = ANY ($1)) \
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d \
+        WHERE d.deptype = 'e' AND d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid) \
+    ORDER BY 1, 2";

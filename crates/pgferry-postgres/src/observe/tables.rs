@@ -1,0 +1,106 @@
+//! Looks at the tables in scope: on both sides, in the replication sets, analyzed or not.
+
+use pgferry_plan::scope::{SetMembership, TableView, drift};
+use pgferry_plan::world::SchemaView;
+use pgferry_plan::{Blocker, Seen, SetAddition, Side, TableName, World};
+
+use super::Look;
+use crate::cluster::PgCluster;
+use crate::node::{LookError, is_missing};
+use crate::scope::{Sizes, set_membership, tables_in_scope};
+
+impl PgCluster {
+    pub(crate) async fn tables(&self, side: Side) -> Result<Vec<TableView>, LookError> {
+        let client = self.node(side).client().await?;
+        Ok(tables_in_scope(&client, &self.rules, Sizes::Estimated).await?)
+    }
+
+    /// Which set each table is in; None while pglogical is not there.
+    pub(crate) async fn membership(&self, side: Side) -> Look<SetMembership> {
+        let client = self.node(side).client().await?;
+        match set_membership(&client, &self.sets).await {
+            Ok(membership) => Ok(Some(membership)),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(crate) async fn schema(&self) -> Look<SchemaView> {
+        let (source, destination) =
+            tokio::try_join!(self.tables(Side::Source), self.tables(Side::Destination))?;
+        let there: std::collections::HashSet<&TableName> =
+            destination.iter().map(|table| &table.name).collect();
+        let missing = source
+            .iter()
+            .filter(|table| !there.contains(&table.name))
+            .map(|table| table.name.clone())
+            .collect();
+        let differing = drift(&source, &destination, None, None, &self.sets, &self.rules)
+            .into_iter()
+            .filter(|blocker| blocker.code == "columns_differ")
+            .collect();
+        Ok(Some(SchemaView { tables: source.len() as u64, missing, differing }))
+    }
+
+    /// What differs between what is in scope now and what is replicated.
+    pub(crate) async fn drift(&self) -> Look<Vec<Blocker>> {
+        let (source, destination, source_sets, destination_sets) = tokio::try_join!(
+            self.tables(Side::Source),
+            self.tables(Side::Destination),
+            self.membership(Side::Source),
+            self.membership(Side::Destination)
+        )?;
+        Ok(Some(drift(
+            &source,
+            &destination,
+            Some(&source_sets.unwrap_or_default()),
+            Some(&destination_sets.unwrap_or_default()),
+            &self.sets,
+            &self.rules,
+        )))
+    }
+
+    /// Present while a set or a table in a set lacks.
+    pub(crate) async fn see_to_replicate(&self, world: &mut World, side: Side) {
+        if self.jobs.is_idle() {
+            world.node_mut(side).to_replicate = Seen::from_look(self.to_replicate(side).await);
+        }
+    }
+
+    async fn to_replicate(&self, side: Side) -> Look<Vec<SetAddition>> {
+        let client = self.node(side).client().await?;
+        let names =
+            [self.config.name.set(), self.config.name.insert_only_set(), self.config.name.empty_set()];
+        let sets: i64 = client.query_one(OUR_SETS, &[&names.as_slice()]).await?.try_get(0)?;
+        let membership = set_membership(&client, &self.sets).await?;
+        let tables = tables_in_scope(&client, &self.rules, Sizes::Estimated).await?;
+        let ours = ["heartbeat", "marker"].map(|name| TableName::new("pgferry", name));
+        let mut missing: Vec<SetAddition> = ours
+            .into_iter()
+            .filter(|table| !membership.contains_key(table))
+            .map(|table| SetAddition { table, insert_only: false })
+            .collect();
+        for table in &tables {
+            let wanted = self.sets.for_table(table, &self.rules);
+            if !membership.get(&table.name).is_some_and(|sets| sets.contains(wanted)) {
+                missing.push(SetAddition {
+                    table: table.name.clone(),
+                    insert_only: self.rules.is_insert_only(table),
+                });
+            }
+        }
+        let complete = missing.is_empty() && sets == names.len() as i64;
+        Ok((!complete).then_some(missing))
+    }
+
+    pub(crate) async fn tables_to_analyze(&self) -> Look<u64> {
+        let client = self.node(Side::Destination).client().await?;
+        let left: i64 = client.query_one(TO_ANALYZE, &[]).await?.try_get(0)?;
+        Ok(Some(u64::try_from(left).unwrap_or(0)))
+    }
+}
+
+const OUR_SETS: &str =
+    "SELECT count(*) FROM pglogical.replication_set WHERE set_name = ANY ($1::text[]::name[])";
+
+const TO_ANALYZE: &str = "SELECT count(*) FROM pgferry.copied WHERE analyzed_at IS NULL";

@@ -1,0 +1,340 @@
+//! Every mutation of a node, as text: what it does, and the guard that it begins with.
+//!
+//! Pure. A mutation is one message of several statements, and so one implicit transaction: the
+//! guard refuses it when another leadership has raised the epoch, and whoever raises the epoch
+//! waits for what is in flight. There is no BEGIN, because an error would leave the session
+//! inside a failed transaction.
+
+use pgferry_plan::world::NodeState;
+use pgferry_plan::{Lsn, MigrationName, SequenceName, SessionId, SetAddition, Side, TableName};
+use uuid::Uuid;
+
+use crate::quote::{ident, literal, table};
+
+/// SQLSTATE of a mutation that another leadership's epoch refused.
+pub(crate) const EPOCH_RAISED: &str = "PF001";
+/// SQLSTATE of a mutation whose record has changed since it was seen.
+pub(crate) const RECORD_CHANGED: &str = "PF002";
+
+/// The leadership under which a mutation runs, and the record that it was decided on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Guard {
+    /// The epoch that the node must carry.
+    pub(crate) epoch: i64,
+    /// The revision that its record must have, for changes of state.
+    pub(crate) revision: Option<i64>,
+}
+
+/// A mutation: the guard, then the statements.
+pub(crate) fn guarded(guard: Guard, body: &str) -> String {
+    let Guard { epoch, revision } = guard;
+    let lock = if revision.is_some() { "UPDATE" } else { "SHARE" };
+    let check = revision.map_or(String::new(), |revision| {
+        format!(
+            "PERFORM 1 FROM pgferry.node WHERE revision = {revision}; \
+             IF NOT FOUND THEN RAISE EXCEPTION 'the record of this node has changed' \
+             USING ERRCODE = '{RECORD_CHANGED}'; END IF; "
+        )
+    });
+    format!(
+        "DO $guard$ BEGIN \
+         PERFORM 1 FROM pgferry.node WHERE epoch = {epoch} FOR {lock}; \
+         IF NOT FOUND THEN RAISE EXCEPTION 'the epoch of this node is not {epoch}' \
+         USING ERRCODE = '{EPOCH_RAISED}'; END IF; \
+         {check}END $guard$; {body}"
+    )
+}
+
+/// The node's record, made once; the epoch of the leadership that installs it.
+pub(crate) fn insert_record(
+    migration: &MigrationName,
+    side: Side,
+    id: Uuid,
+    epoch: i64,
+) -> String {
+    // A source is open when a migration starts. A destination too, until its fence says otherwise.
+    format!(
+        "INSERT INTO pgferry.node (migration, side, id, epoch, state) \
+         VALUES ({}, {}, {}, {epoch}, 'open') ON CONFLICT DO NOTHING",
+        literal(migration.as_str()),
+        literal(side.as_str()),
+        literal(&id.to_string()),
+    )
+}
+
+/// The extension and who may use it. PUBLIC needs USAGE because any DROP or TRUNCATE of the
+/// application looks into the schema; EXECUTE it must not have, because pglogical's functions
+/// check no privilege and its workers are superuser.
+pub(crate) const CREATE_EXTENSION: &str = "\
+    CREATE EXTENSION IF NOT EXISTS pglogical; \
+    GRANT USAGE ON SCHEMA pglogical TO PUBLIC; \
+    REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA pglogical FROM PUBLIC";
+
+/// Closes a side: the settings of before into the record, the roles read-only, the state.
+pub(crate) fn fence(database: &str, roles: &[String]) -> String {
+    let mut body = String::new();
+    if !roles.is_empty() {
+        body.push_str(&format!(
+            "INSERT INTO pgferry.fenced_role (role, previous_setting) \
+             SELECT r.rolname, (SELECT split_part(c.item, '=', 2) \
+             FROM pg_catalog.pg_db_role_setting s, unnest(s.setconfig) AS c(item) \
+             WHERE s.setrole = r.oid AND s.setdatabase = (SELECT oid FROM pg_catalog.pg_database \
+             WHERE datname = current_database()) AND c.item LIKE 'default_transaction_read_only=%') \
+             FROM pg_catalog.pg_roles r WHERE r.rolname IN ({}) ON CONFLICT DO NOTHING; ",
+            roles.iter().map(|role| literal(role)).collect::<Vec<_>>().join(", ")
+        ));
+    }
+    for role in roles {
+        body.push_str(&format!(
+            "ALTER ROLE {} IN DATABASE {} SET default_transaction_read_only = on; ",
+            ident(role),
+            ident(database)
+        ));
+    }
+    // A side that has yielded stays so when a new role is closed out.
+    body.push_str(
+        "UPDATE pgferry.node SET revision = revision + 1, changed_at = clock_timestamp(), \
+         fenced_at = CASE WHEN state = 'open' THEN clock_timestamp() ELSE fenced_at END, \
+         state = CASE WHEN state = 'open' THEN 'fenced' ELSE state END",
+    );
+    body
+}
+
+/// Opens a side: every recorded setting restored, the record emptied, the state.
+pub(crate) fn open(database: &str, fenced: &[(String, Option<String>)]) -> String {
+    let mut body: String =
+        fenced.iter().map(|role| lift(database, role) + "; ").collect::<Vec<_>>().concat();
+    body.push_str(
+        "DELETE FROM pgferry.fenced_role; \
+         UPDATE pgferry.node SET state = 'open', revision = revision + 1, fenced_at = NULL, \
+         changed_at = clock_timestamp()",
+    );
+    body
+}
+
+/// The statement that restores one role's setting; also printed for people.
+pub(crate) fn lift(database: &str, (role, previous): &(String, Option<String>)) -> String {
+    let (role, database) = (ident(role), ident(database));
+    match previous {
+        Some(value) => format!(
+            "ALTER ROLE {role} IN DATABASE {database} SET default_transaction_read_only = {}",
+            literal(value)
+        ),
+        None => format!("ALTER ROLE {role} IN DATABASE {database} RESET default_transaction_read_only"),
+    }
+}
+
+/// Writes that this side has yielded. This is the line.
+pub(crate) const YIELD: &str = "UPDATE pgferry.node SET state = 'yielded', \
+     revision = revision + 1, changed_at = clock_timestamp()";
+
+/// Ends client sessions that are still the ones that were seen.
+pub(crate) fn end_sessions(sessions: &[SessionId]) -> String {
+    let wanted: Vec<String> =
+        sessions.iter().map(|s| format!("({}, {}::bigint)", s.pid, s.started_us)).collect();
+    format!(
+        "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a \
+         JOIN (VALUES {}) AS wanted(pid, started_us) ON wanted.pid = a.pid \
+         AND wanted.started_us = (extract(epoch FROM a.backend_start) * 1000000)::bigint \
+         WHERE a.backend_type = 'client backend'",
+        wanted.join(", ")
+    )
+}
+
+/// Writes a side's own marker; a token never goes back.
+pub(crate) fn write_marker(side: Side, token: u64) -> String {
+    format!(
+        "UPDATE pgferry.marker SET token = greatest(token, {token}), \
+         written_at = clock_timestamp(), writer = pg_catalog.pg_current_xact_id() \
+         WHERE side = {}",
+        literal(side.as_str())
+    )
+}
+
+/// Sets the last values of sequences in one statement.
+pub(crate) fn set_sequences(values: &[(SequenceName, i64)]) -> String {
+    let rows: Vec<String> = values
+        .iter()
+        .map(|(name, value)| format!("({}::regclass, {value}::bigint)", literal(&table(name))))
+        .collect();
+    format!(
+        "SELECT pg_catalog.setval(wanted.sequence, wanted.value, true) \
+         FROM (VALUES {}) AS wanted(sequence, value)",
+        rows.join(", ")
+    )
+}
+
+/// Registers the database with pglogical.
+pub(crate) fn create_node(node: &str, own_conninfo: &str) -> String {
+    format!("SELECT pglogical.create_node({}, {})", literal(node), literal(own_conninfo))
+}
+
+/// Makes a replication set unless it is there.
+pub(crate) fn create_set(set: &str, insert_only: bool) -> String {
+    let changes = !insert_only;
+    format!(
+        "SELECT pglogical.create_replication_set({name}, true, {changes}, {changes}, true) \
+         WHERE NOT EXISTS (SELECT FROM pglogical.replication_set WHERE set_name = {name})",
+        name = literal(set)
+    )
+}
+
+/// Puts one table into a set: it locks the table against writers until the commit, so each has
+/// a transaction of its own and gives up soon.
+pub(crate) fn add_table(set: &str, name: &TableName, lock_timeout_ms: u32) -> String {
+    format!(
+        "SET LOCAL lock_timeout = {lock_timeout_ms}; \
+         SELECT pglogical.replication_set_add_table({set}, {table}::regclass, false) \
+         WHERE NOT EXISTS (SELECT FROM pglogical.replication_set_table t \
+         JOIN pglogical.replication_set s USING (set_id) \
+         WHERE s.set_name = {set} AND t.set_reloid = {table}::regclass)",
+        set = literal(set),
+        table = literal(&table(name))
+    )
+}
+
+/// The set that a table goes into.
+pub(crate) fn set_of(migration: &MigrationName, addition: &SetAddition) -> String {
+    if addition.insert_only { migration.insert_only_set() } else { migration.set() }
+}
+
+/// Creates a subscription that copies nothing and forwards nothing. `forward_origins` is never
+/// left at its default: it would make a loop of the two streams.
+pub(crate) fn create_subscription(
+    subscription: &str,
+    provider_conninfo: &str,
+    sets: &[String],
+) -> String {
+    let sets: Vec<String> = sets.iter().map(|set| literal(set)).collect();
+    format!(
+        "SELECT pglogical.create_subscription({}, {}, ARRAY[{}]::text[], false, false, '{{}}')",
+        literal(subscription),
+        literal(provider_conninfo),
+        sets.join(", ")
+    )
+}
+
+/// Switches a subscription off.
+pub(crate) fn disable_subscription(subscription: &str) -> String {
+    format!("SELECT pglogical.alter_subscription_disable({}, false)", literal(subscription))
+}
+
+/// Switches a subscription on.
+pub(crate) fn enable_subscription(subscription: &str) -> String {
+    format!("SELECT pglogical.alter_subscription_enable({}, false)", literal(subscription))
+}
+
+/// Replaces the empty set of a subscription by the real ones.
+pub(crate) fn swap_sets(subscription: &str, migration: &MigrationName) -> String {
+    let subscription = literal(subscription);
+    format!(
+        "SELECT pglogical.alter_subscription_add_replication_set({subscription}, {}); \
+         SELECT pglogical.alter_subscription_add_replication_set({subscription}, {}); \
+         SELECT pglogical.alter_subscription_remove_replication_set({subscription}, {})",
+        literal(&migration.set()),
+        literal(&migration.insert_only_set()),
+        literal(&migration.empty_set())
+    )
+}
+
+/// Advances a slot that nobody reads, on its provider.
+pub(crate) fn advance_slot(slot: &str, to: Lsn) -> String {
+    format!(
+        "SELECT pg_catalog.pg_replication_slot_advance({}, '{to}'::pg_lsn)",
+        literal(slot)
+    )
+}
+
+/// Begins a stream at a position. The origin's advance is not flushed by itself; the commit of
+/// the same transaction flushes it.
+pub(crate) fn start_stream(subscription: &str, slot: &str, at: Lsn, with_origin: bool) -> String {
+    let enable = enable_subscription(subscription);
+    if with_origin {
+        format!(
+            "SELECT pg_catalog.pg_replication_origin_advance({}, '{at}'::pg_lsn); {enable}",
+            literal(slot)
+        )
+    } else {
+        enable
+    }
+}
+
+/// Drops a subscription that is at rest, and its slot and origin with it, as far as it can.
+pub(crate) fn drop_subscription(subscription: &str) -> String {
+    format!("SELECT pglogical.drop_subscription({}, true)", literal(subscription))
+}
+
+/// Drops a slot that its subscription left behind.
+pub(crate) fn drop_slot(slot: &str) -> String {
+    format!(
+        "SELECT pg_catalog.pg_drop_replication_slot(slot_name) \
+         FROM pg_catalog.pg_replication_slots WHERE slot_name = {}",
+        literal(slot)
+    )
+}
+
+/// Drops an origin that its subscription left behind.
+pub(crate) fn drop_origin(origin: &str) -> String {
+    format!(
+        "SELECT pg_catalog.pg_replication_origin_drop(roname) \
+         FROM pg_catalog.pg_replication_origin WHERE roname = {}",
+        literal(origin)
+    )
+}
+
+/// Unregisters the database.
+pub(crate) fn drop_node(node: &str) -> String {
+    format!("SELECT pglogical.drop_node({}, true)", literal(node))
+}
+
+/// The extension leaves its schema behind, where it goes on breaking the application's DDL.
+pub(crate) const DROP_EXTENSION: &str = "SET LOCAL lock_timeout = '2s'; \
+     DROP EXTENSION IF EXISTS pglogical; DROP SCHEMA IF EXISTS pglogical";
+
+/// Removes pgferry's own tables; the schema too, unless the journal is still in it.
+pub(crate) fn remove(journal_stays: bool) -> String {
+    if journal_stays {
+        "DROP TABLE pgferry.fenced_role, pgferry.heartbeat, pgferry.marker, pgferry.copied, \
+         pgferry.node_history, pgferry.node"
+            .to_owned()
+    } else {
+        "DROP SCHEMA pgferry CASCADE".to_owned()
+    }
+}
+
+/// The words of a state, for people and for SQL.
+pub(crate) fn state_from(word: &str) -> Option<NodeState> {
+    [NodeState::Open, NodeState::Fenced, NodeState::Yielded]
+        .into_iter()
+        .find(|state| state.as_str() == word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_change_of_state_locks_the_record_and_states_the_revision_it_saw() {
+        let sql = guarded(Guard { epoch: 3, revision: Some(7) }, YIELD);
+        assert!(sql.contains("epoch = 3 FOR UPDATE") && sql.contains("revision = 7"));
+        let sql = guarded(Guard { epoch: 3, revision: None }, "SELECT 1");
+        assert!(sql.contains("epoch = 3 FOR SHARE") && !sql.contains(RECORD_CHANGED));
+    }
+
+    #[test]
+    fn names_from_the_database_are_quoted_wherever_they_go() {
+        let nasty = "a\"b'c".to_owned();
+        let sql = fence(&nasty, std::slice::from_ref(&nasty));
+        assert!(sql.contains("ALTER ROLE \"a\"\"b'c\" IN DATABASE \"a\"\"b'c\" SET"));
+        assert!(sql.contains("IN ('a\"b''c')"));
+        let sql = set_sequences(&[(SequenceName::new("s'", "q\""), 5)]);
+        assert!(sql.contains("'\"s''\".\"q\"\"\"'::regclass"), "{sql}");
+    }
+
+    #[test]
+    fn lifting_restores_exactly_what_was() {
+        let before = ("app".to_owned(), Some("off".to_owned()));
+        assert!(lift("db", &before).ends_with("SET default_transaction_read_only = 'off'"));
+        assert!(lift("db", &("app".to_owned(), None)).ends_with("RESET default_transaction_read_only"));
+    }
+}
