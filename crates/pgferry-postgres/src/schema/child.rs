@@ -29,7 +29,6 @@ pub(super) struct Child {
     program: PathBuf,
     command: Command,
     password: Option<Secret>,
-    epoch_at_stake: bool,
 }
 
 impl Child {
@@ -58,7 +57,7 @@ impl Child {
             // Its workers are ended with it, and a terminal's Ctrl-C is for the daemon to handle.
             .process_group(0)
             .kill_on_drop(true);
-        Self { program, command, password: None, epoch_at_stake: false }
+        Self { program, command, password: None }
     }
 
     /// Lets the tool log in as the connector does, with the same settings.
@@ -81,7 +80,6 @@ impl Child {
             self.command.env("PGPASSWORD", password.expose());
             self.password = Some(password.clone());
         }
-        self.epoch_at_stake = true;
     }
 
     pub(super) fn arg(&mut self, argument: impl AsRef<OsStr>) -> &mut Self {
@@ -120,10 +118,8 @@ impl Child {
         if status.success() {
             return Ok(String::from_utf8_lossy(&printed).into_owned());
         }
-        if self.epoch_at_stake {
-            if let Some(epoch) = refused_epoch(&said) {
-                return Err(SchemaError::EpochRaised(epoch));
-            }
+        if let Some(epoch) = refused_epoch(&said) {
+            return Err(SchemaError::EpochRaised(epoch));
         }
         let said = match last_lines(&said) {
             silent if silent.is_empty() => status.to_string(),
@@ -176,11 +172,32 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>, keep: usize) -> Vec<u8> {
     kept
 }
 
+/// Takes out the login's own password, and whatever follows the word in a statement that the tool
+/// quotes: a user mapping has one too.
 fn scrub(said: &str, password: Option<&Secret>) -> String {
-    match password.map(Secret::expose) {
+    let said = match password.map(Secret::expose) {
         Some(password) if !password.is_empty() => said.replace(password, "***"),
         Some(_) | None => said.to_owned(),
+    };
+    let mut clean = String::with_capacity(said.len());
+    let mut rest = said.as_str();
+    while let Some(start) = rest.to_ascii_lowercase().find("password") {
+        let (before, after) = rest.split_at(start + "password".len());
+        clean.push_str(before);
+        let gap = after.len() - after.trim_start_matches([' ', '=']).len();
+        rest = after;
+        if let Some(quoted) = after[gap..].strip_prefix('\'') {
+            clean.push_str(&after[..gap]);
+            clean.push_str("***");
+            rest = quoted.split_once('\'').map_or("", |(_, rest)| rest);
+            // A doubled quote belongs to the value.
+            while let Some(more) = rest.strip_prefix('\'') {
+                rest = more.split_once('\'').map_or("", |(_, rest)| rest);
+            }
+        }
     }
+    clean.push_str(rest);
+    clean
 }
 
 /// On one line, because errors here are.
@@ -213,6 +230,11 @@ mod tests {
         assert_eq!(scrub("password=hunter2 failed", Some(&secret)), "password=*** failed");
         let empty = Secret::new(String::new());
         assert_eq!(scrub("nothing", Some(&empty)), "nothing");
+        let mapping = "OPTIONS (\"user\" 'bob', PASSWORD 'it''s secret', x 'y')";
+        assert_eq!(scrub(mapping, None), "OPTIONS (\"user\" 'bob', PASSWORD ***, x 'y')");
+        assert_eq!(scrub("password 'cut", None), "password ***");
+        let failed = "password authentication failed for user \"a\"";
+        assert_eq!(scrub(failed, None), failed);
     }
 
     #[test]

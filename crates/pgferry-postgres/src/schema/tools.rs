@@ -35,10 +35,10 @@ impl SchemaTools {
         };
         let mut found = Vec::new();
         for bindir in directories {
-            if PROGRAMS.iter().all(|program| bindir.join(program).is_file()) {
-                if let Some(major) = version(&bindir).await {
-                    found.push(Self { bindir, major });
-                }
+            if PROGRAMS.iter().all(|program| bindir.join(program).is_file())
+                && let Some(major) = version(&bindir).await
+            {
+                found.push(Self { bindir, major });
             }
         }
         choose(&found, source_major, destination_major).cloned().ok_or_else(|| {
