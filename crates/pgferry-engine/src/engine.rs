@@ -102,6 +102,11 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
         &self.cluster
     }
 
+    /// Gives the journal back, to be released.
+    pub fn into_journal(self) -> J {
+        self.journal
+    }
+
     /// One turn: look, decide, and either conclude, act once, or wait.
     ///
     /// # Errors

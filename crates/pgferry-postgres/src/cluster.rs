@@ -4,6 +4,7 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use deadpool_postgres::Object;
 use jiff::Timestamp;
@@ -12,7 +13,7 @@ use pgferry_engine::{Cluster, Fault};
 use pgferry_plan::preflight::{self, PreflightPolicy, Progress};
 use pgferry_plan::scope::{ScopeRules, SetNames};
 use pgferry_plan::{
-    Action, Course, Facts, Finding, LagReport, Lsn, RoleName, Side, Step, World,
+    Action, Blocker, Course, Facts, Finding, LagReport, Lsn, RoleName, Side, Step, World,
 };
 use tokio::sync::{Notify, watch};
 
@@ -218,12 +219,36 @@ fn replication_conninfo(login: &pgferry_config::Login) -> Secret {
     login.dsn.with("options", options.trim_end()).to_conninfo(login.password.as_ref())
 }
 
+/// A server that hangs must not hang the loop: what is not seen in time is not seen. While writes
+/// are held it is given less, so that the stall budget can be kept.
+const LOOK_TIME: Duration = Duration::from_secs(20);
+const LOOK_TIME_IN_STALL: Duration = Duration::from_secs(2);
+/// pglogical itself waits 30 seconds for each of its connections.
+const ACTION_TIME: Duration = Duration::from_secs(120);
+const ACTION_TIME_IN_STALL: Duration = Duration::from_secs(3);
+
 impl Cluster for PgCluster {
     async fn observe(&self, facts: &Facts) -> World {
-        self.look(facts).await
+        let limit = if holds_writes(facts) { LOOK_TIME_IN_STALL } else { LOOK_TIME };
+        match tokio::time::timeout(limit, self.look(facts)).await {
+            Ok(world) => world,
+            Err(_) => World { now: Timestamp::now(), ..World::default() },
+        }
     }
 
     async fn apply(&self, action: &Action, facts: &Facts) -> Result<(), Fault> {
-        self.carry_out(action, facts).await
+        let limit = if holds_writes(facts) { ACTION_TIME_IN_STALL } else { ACTION_TIME };
+        match tokio::time::timeout(limit, self.carry_out(action, facts)).await {
+            Ok(result) => result,
+            Err(_) => Err(Fault::Failed(Blocker::new(
+                "no_answer",
+                format!("no answer within {} s", limit.as_secs()),
+                "it looks again: what was done is seen, what was not is done again",
+            ))),
+        }
     }
+}
+
+fn holds_writes(facts: &Facts) -> bool {
+    facts.switchover().is_some_and(|switchover| switchover.fenced_at.is_some())
 }

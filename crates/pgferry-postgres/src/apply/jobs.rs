@@ -244,11 +244,13 @@ impl PgCluster {
             .collect())
     }
 
-    /// The bytes that the copy will have to move, estimated from the tables' files.
-    pub async fn bytes_expected(&self) -> Option<u64> {
+    /// Tables that the copy carries, and the bytes of their files: an estimate of what it moves.
+    pub async fn copy_expected(&self) -> Option<(u64, Option<u64>)> {
+        let wanted = self.tables_to_copy().await.ok()?;
         let client = self.node(Side::Source).client().await.ok()?;
         let tables = tables_in_scope(&client, &self.rules, Sizes::Measured).await.ok()?;
-        Some(tables.iter().map(|table| table.bytes).sum())
+        let carried = tables.iter().filter(|table| wanted.contains(&table.name));
+        Some((wanted.len() as u64, Some(carried.map(|table| table.bytes).sum())))
     }
 
     async fn analyze(&self, epoch: i64, cancel: CancellationToken) -> Result<(), Blocker> {
