@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pgferry_plan::Side;
+use pgferry_tests::pair::PGFERRY_PASSWORD;
 use pgferry_tests::{
     Cluster, ClusterOptions, DATABASE, Ledger, LedgerOptions, Pair, PairOptions, Shutdown, content,
 };
@@ -38,6 +39,41 @@ fn the_daemons_role_is_what_a_managed_server_gives() {
         ),
         Some("f".to_owned())
     );
+}
+
+#[test]
+fn the_daemons_role_may_do_what_a_migration_needs() {
+    let pair = Pair::with_bank();
+    let [source, destination] = Side::BOTH.map(|side| pair.pgferry_on(side));
+    let dsn = |side| format!("{} password={PGFERRY_PASSWORD}", pair.dsn(side));
+    for (side, session) in [(Side::Source, &source), (Side::Destination, &destination)] {
+        session.run(&format!("SELECT pglogical.create_node('{side}', '{}')", dsn(side)));
+        session.run(&format!(
+            "ALTER ROLE app IN DATABASE {DATABASE} SET default_transaction_read_only = on;
+             ALTER ROLE app IN DATABASE {DATABASE} RESET default_transaction_read_only"
+        ));
+    }
+    source.run(
+        "SELECT pglogical.create_replication_set('probe');
+         SELECT pglogical.replication_set_add_table('probe', 'bank.ledger');
+         SELECT setval('bank.ledger_number_seq', 7)",
+    );
+    // Reaches the peer and itself from inside the server, and leaves nothing. The session ends
+    // there: pglogical keeps the signal it meant to send in freed memory, and the next commit of
+    // that session ends the whole server with a segmentation fault (seen with 2.4.2).
+    pair.pgferry_on(Side::Destination).run(&format!(
+        "BEGIN;
+         SELECT pglogical.create_subscription('probe', '{}', '{{probe}}', false, false, '{{}}');
+         ROLLBACK",
+        dsn(Side::Source)
+    ));
+    destination.run(
+        "SELECT pg_replication_origin_create('probe');
+         SELECT pg_replication_origin_advance('probe', '0/1');
+         SELECT pg_replication_origin_drop('probe');
+         CREATE SCHEMA made AUTHORIZATION owner",
+    );
+    assert_eq!(destination.number("SELECT count(*) FROM pglogical.subscription"), 0);
 }
 
 #[test]

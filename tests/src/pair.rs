@@ -134,6 +134,15 @@ impl Pair {
         Session::connect(&config)
     }
 
+    /// A session of pgferry's own role on one side, to see what that role may do. Without TLS.
+    #[must_use]
+    pub fn pgferry_on(&self, side: Side) -> Session {
+        let mut config = Config::new();
+        config.host("127.0.0.1").port(self.cluster(side).port());
+        config.dbname(DATABASE).user("pgferry").password(PGFERRY_PASSWORD);
+        Session::connect(&config).unwrap_or_else(|e| panic!("pgferry on the {side}: {e}"))
+    }
+
     /// Whether the application's role can write on a side, tried for real in a transaction that
     /// is rolled back.
     #[must_use]
