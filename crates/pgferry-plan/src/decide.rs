@@ -91,7 +91,7 @@ fn decide_step(step: Step, facts: &Facts, world: &World, policy: &Policy) -> Dec
         Step::AnalyzeDestination => following::analyze_destination(world),
         Step::CreateDestinationSets => following::create_destination_sets(world),
         Step::CreateReverseSubscription => following::create_reverse_subscription(world),
-        Step::ProveBothDirections => following::prove_both_directions(facts, world),
+        Step::ProveBothDirections => following::prove_both_directions(facts, world, policy),
         Step::CheckVerdict => switchover::check_verdict(facts, world, policy),
         Step::WarmSequences => switchover::warm_sequences(facts, world, policy),
         Step::PauseTraffic | Step::ResumeTraffic => Decision::Done(Evidence::Nothing),

@@ -92,6 +92,7 @@ impl PgCluster {
                     self.see_stream(world, direction).await;
                 }
                 self.see_markers(world).await;
+                world.lag = Seen::Present(self.lag());
             }
             Step::CheckVerdict => self.see_all_for_verdict(facts, world).await,
             Step::WarmSequences => {

@@ -13,15 +13,27 @@ use crate::side::{Direction, Side};
 use crate::world::World;
 
 pub(super) fn await_catch_up(world: &World, policy: &Policy) -> Decision {
-    let lag = look!(world.lag, "the lag");
-    match (lag.forward.status, lag.forward.lag_seconds) {
-        (StreamStatus::Streaming, Some(seconds)) if seconds <= policy.max_lag.as_secs_f64() => {
-            done()
-        }
+    behind(Direction::Forward, world, policy).unwrap_or_else(done)
+}
+
+/// None when the monitor sees the stream carry changes within `max_lag`.
+fn behind(direction: Direction, world: &World, policy: &Policy) -> Option<Decision> {
+    let lag = match &world.lag {
+        Seen::Present(lag) => lag.stream(direction),
+        Seen::Absent => return Some(Decision::Wait("no lag was sampled yet".to_owned())),
+        Seen::Unknown(reason) => return Some(not_seen("the lag", reason)),
+    };
+    match (lag.status, lag.lag_seconds) {
+        (StreamStatus::Streaming, Some(seconds)) if seconds <= policy.max_lag.as_secs_f64() => None,
         (StreamStatus::Streaming, Some(seconds)) => {
-            Decision::Wait(format!("the destination is {seconds:.1} s behind the source"))
+            Some(Decision::Wait(format!("the {direction} stream is {seconds:.1} s behind")))
         }
-        (status, _) => Decision::Wait(format!("the forward stream is {}", status.as_str())),
+        (StreamStatus::Streaming, None) => {
+            Some(Decision::Wait(format!("the {direction} stream has brought no heartbeat yet")))
+        }
+        (status, _) => {
+            Some(Decision::Wait(format!("the {direction} stream is {}", status.as_str())))
+        }
     }
 }
 
@@ -58,7 +70,8 @@ pub(super) fn create_reverse_subscription(world: &World) -> Decision {
 }
 
 /// A marker each way; an echo of either would have arrived before the other side's marker did.
-pub(super) fn prove_both_directions(facts: &Facts, world: &World) -> Decision {
+/// Ready is said only when a switchover could begin: the monitor too sees both streams carry.
+pub(super) fn prove_both_directions(facts: &Facts, world: &World, policy: &Policy) -> Decision {
     for direction in Direction::BOTH {
         let subscription = look!(world.stream(direction).subscription, "a subscription");
         if !subscription.forwards_nothing {
@@ -67,6 +80,11 @@ pub(super) fn prove_both_directions(facts: &Facts, world: &World) -> Decision {
     }
     for side in Side::BOTH {
         if let Some(decision) = await_marker(facts, world, side) {
+            return decision;
+        }
+    }
+    for direction in Direction::BOTH {
+        if let Some(decision) = behind(direction, world, policy) {
             return decision;
         }
     }

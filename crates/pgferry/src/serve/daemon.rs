@@ -98,7 +98,6 @@ impl Daemon {
             &Sources {
                 name: &migration.name,
                 facts: &Facts::default(),
-                entries: &[],
                 condition: None,
                 verdict: Vec::new(),
                 lag: &LagReport::default(),
@@ -594,7 +593,6 @@ impl Daemon {
             &Sources {
                 name: &self.config.name,
                 facts,
-                entries,
                 condition,
                 verdict,
                 lag: &self.lag.borrow(),

@@ -21,7 +21,6 @@ use super::state::Notes;
 pub(super) struct Sources<'a> {
     pub(super) name: &'a MigrationName,
     pub(super) facts: &'a Facts,
-    pub(super) entries: &'a [Entry],
     pub(super) condition: Option<&'a Condition>,
     pub(super) verdict: Vec<Blocker>,
     pub(super) lag: &'a LagReport,
