@@ -6,7 +6,7 @@
 use pgferry_plan::{Kind, Side};
 use pgferry_tests::{Daemon, Ledger, Pair, leftovers};
 
-use crate::settled::{SOON, assert_whole, rest};
+use crate::settled::{SOON, assert_whole, order_and_die, rest, wait_for_go};
 
 #[test]
 fn killed_at_the_hand_over_of_the_copy() {
@@ -80,8 +80,7 @@ fn killed_all_along_finish() {
         .collect();
     restart_at(&mut daemon, &points[0]);
     rest(&daemon);
-    // The daemon may die before it has answered.
-    let _ = daemon.try_post("/v1/migrations/shop/finish", &serde_json::json!({}));
+    order_and_die(&daemon, "finish");
     for next in &points[1..] {
         daemon.wait_for_end(SOON);
         daemon.serve_until(next);
@@ -105,7 +104,7 @@ fn killed_on_the_way_to_ready(points: &[&str]) {
     let mut daemon = Daemon::for_bank(&pair);
     let ledger = Ledger::over(&pair);
     restart_at(&mut daemon, points[0]);
-    let _ = daemon.try_post("/v1/migrations/shop/start", &serde_json::json!({}));
+    order_and_die(&daemon, "start");
     for next in &points[1..] {
         daemon.wait_for_end(SOON);
         daemon.serve_until(next);
@@ -137,6 +136,7 @@ fn killed_in_both_kinds(step: &str) {
             assert_whole(&pair, &ledger, active);
             if active == kind.from() {
                 // It was undone, which is as good; the same order then goes through.
+                wait_for_go(&daemon);
                 daemon.succeed(kind.as_str());
                 assert_whole(&pair, &ledger, kind.to());
             }

@@ -9,7 +9,7 @@ use pgferry_tests::{
     ConfigFile, DATABASE, Daemon, Ledger, Pair, PairOptions, Session, content, leftovers,
 };
 
-use crate::settled::{SOON, assert_whole, rest};
+use crate::settled::{SOON, assert_sequences_ahead, assert_whole, rest};
 
 #[test]
 fn chinook_moves_and_comes_back_table_by_table() {
@@ -55,6 +55,10 @@ fn a_schema_with_everything_survives_three_round_trips_under_writers() {
             traffic(&pair);
             assert_eq!(rest(&daemon), active);
             assert_whole(&pair, &ledger, active);
+            let passive = pair.cluster(active.other());
+            let behind = content::sequences_behind(pair.cluster(active), passive);
+            assert_eq!(behind, Vec::<String>::new());
+            assert_sequences_ahead(&pair, active);
         }
     }
 }

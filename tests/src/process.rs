@@ -60,8 +60,9 @@ pub fn as_server_user(program: impl AsRef<OsStr>, signal: &str) -> Command {
         command.arg("--init-groups");
     }
     command.arg(format!("--pdeathsig={signal}")).arg("--").arg(program);
-    // The present directory may be closed to that user, and PostgreSQL complains about it.
-    command.current_dir("/");
+    // Both may be closed to that user: PostgreSQL complains about the directory, and libpq in a
+    // server looks for a client certificate at home and fails when it may not look.
+    command.current_dir("/").env("HOME", "/");
     command
 }
 
