@@ -128,6 +128,7 @@ fn killed_in_both_kinds(step: &str) {
         for kind in Kind::BOTH {
             restart_at(&mut daemon, &format!("{place}:{step}"));
             assert_eq!(rest(&daemon), kind.from());
+            wait_for_go(&daemon);
             let _ = daemon.try_post(&format!("/v1/migrations/shop/{kind}"), &serde_json::json!({}));
             daemon.wait_for_end(SOON);
 

@@ -3,7 +3,7 @@
 //! Never sleeps, never reads configuration, never concludes from the result of an action. An
 //! engine whose journal failed is thrown away; the next one begins with a take-over and a load.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use pgferry_plan::journal::{Entry, Event, Evidence, OperationState, Verb};
 use pgferry_plan::request::{succeeded, taken_back};
 use pgferry_plan::{
@@ -13,6 +13,9 @@ use uuid::Uuid;
 
 use crate::failpoint;
 use crate::ports::{Cluster, Condition, ConditionKind, Fault, Journal, LeadershipLost};
+
+/// pglogical itself waits five seconds before it restarts a worker that crashed.
+const WAKE_EVERY: SignedDuration = SignedDuration::from_secs(6);
 
 /// What a turn came to, and so when the next one is due.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +43,7 @@ pub struct Engine<C, J> {
     verdict: Vec<Blocker>,
     world: World,
     journal_dropped: bool,
+    woken_at: Option<Timestamp>,
 }
 
 impl<C: Cluster, J: Journal> Engine<C, J> {
@@ -66,6 +70,7 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
             verdict: Vec::new(),
             world: World::default(),
             journal_dropped: false,
+            woken_at: None,
         };
         engine.note(epoch, Event::TookOver)?;
         engine.flush().await?;
@@ -117,6 +122,7 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
             return Ok(Turn::Ended);
         }
         self.world = self.cluster.observe(&self.facts).await;
+        self.wake_streams().await?;
         if matches!(self.facts.course, Course::AtRest | Course::Planned) {
             self.verdict = verdict(&self.facts, &self.world, &self.policy);
             self.condition = None;
@@ -156,6 +162,28 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
                 }
                 self.flush().await?;
                 Ok(Turn::Progressed)
+            }
+        }
+    }
+
+    /// Not journaled: it belongs to no step, changes nothing that is recorded, and is harmless
+    /// however often it is done.
+    async fn wake_streams(&mut self) -> Result<(), LeadershipLost> {
+        let due = self.woken_at.is_none_or(|at| self.world.now.duration_since(at) >= WAKE_EVERY);
+        let Some(direction) = pgferry_plan::decide::asleep(&self.world).filter(|_| due) else {
+            return Ok(());
+        };
+        self.woken_at = Some(self.world.now);
+        tracing::warn!(%direction, "the stream is down: waking pglogical");
+        let action = Action::EnableSubscription { direction };
+        match self.cluster.apply(&action, &self.facts).await {
+            Ok(()) => Ok(()),
+            Err(Fault::EpochRaised) => {
+                Err(LeadershipLost("another daemon has raised the epoch on a node".to_owned()))
+            }
+            Err(Fault::Failed(blocker)) => {
+                tracing::warn!(message = blocker.message, "could not wake pglogical");
+                Ok(())
             }
         }
     }

@@ -19,8 +19,10 @@ use crate::action::Action;
 use crate::facts::{milliseconds, Course, Facts};
 use crate::finding::Blocker;
 use crate::journal::Evidence;
+use crate::lag::StreamStatus;
 use crate::name::MigrationName;
 use crate::seen::Seen;
+use crate::side::Direction;
 use crate::steps::Step;
 use crate::world::{JobView, World};
 
@@ -144,6 +146,14 @@ pub fn out_of_time(facts: &Facts, world: &World, policy: &Policy) -> Option<Bloc
                 )
             }),
     }
+}
+
+/// A subscription that is enabled and without a worker. pglogical's manager may sleep for minutes
+/// before it looks again, after either server was restarted; enabling what is enabled wakes it.
+#[must_use]
+pub fn asleep(world: &World) -> Option<Direction> {
+    let lag = world.lag.present()?;
+    Direction::BOTH.into_iter().find(|direction| lag.stream(*direction).status == StreamStatus::Down)
 }
 
 /// Looks at the background job first: a step that works through one waits while it runs.

@@ -25,6 +25,7 @@ impl PgCluster {
     pub(crate) async fn look(&self, facts: &Facts) -> World {
         let mut world = World { now: Timestamp::now(), ..World::default() };
         world.job = self.jobs.view();
+        world.lag = Seen::Present(self.lag());
         match (&facts.course, facts.step()) {
             (Course::Switchover(switchover), Some(_)) if switchover.unwinding.is_some() => {
                 let from = switchover.kind.from();
@@ -79,7 +80,7 @@ impl PgCluster {
                 self.see_stream(world, Direction::Forward).await;
                 self.see_origin(world, Direction::Forward).await;
             }
-            Step::AwaitCatchUp => world.lag = Seen::Present(self.lag()),
+            Step::AwaitCatchUp | Step::PauseTraffic | Step::ResumeTraffic => {}
             Step::AnalyzeDestination => {
                 if self.jobs.is_idle() {
                     world.tables_to_analyze = Seen::from_look(self.tables_to_analyze().await);
@@ -92,14 +93,12 @@ impl PgCluster {
                     self.see_stream(world, direction).await;
                 }
                 self.see_markers(world).await;
-                world.lag = Seen::Present(self.lag());
             }
             Step::CheckVerdict => self.see_all_for_verdict(facts, world).await,
             Step::WarmSequences => {
                 self.see_record(world, to).await;
                 self.see_sequences(world).await;
             }
-            Step::PauseTraffic | Step::ResumeTraffic => {}
             Step::FenceActive => {
                 self.see_records(world).await;
                 self.see_fence(world, from, true).await;
@@ -180,7 +179,6 @@ impl PgCluster {
         self.see_fence(world, from, true).await;
         self.see_fence(world, to, true).await;
         self.see_sequences(world).await;
-        world.lag = Seen::Present(self.lag());
         world.drift = Seen::from_look(self.drift().await);
     }
 

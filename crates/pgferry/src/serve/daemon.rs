@@ -28,7 +28,7 @@ use super::state::Notes;
 use super::view::{self, Sources};
 
 /// How often a daemon without the lead looks whether it may have it.
-const SEEK: Duration = Duration::from_secs(1);
+const SEEK: Duration = Duration::from_millis(300);
 /// Between two looks while something is waited for that nobody's writes depend on.
 const WAIT: Duration = Duration::from_millis(150);
 /// The same while writes are held: a look itself takes about as long.
