@@ -24,7 +24,8 @@ test: deps
 	$(CARGO) test --locked --workspace -- --test-threads=2
 
 demo: deps
-	$(CARGO) run --locked --release -p pgferry-tests --bin demo -- $(ARGS)
+	$(CARGO) build --locked --release --workspace --bin pgferry --bin demo
+	$${CARGO_TARGET_DIR:-target}/release/demo $(ARGS)
 
 deny:
 	$(CARGO) deny check bans licenses sources

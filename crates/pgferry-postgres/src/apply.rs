@@ -143,7 +143,7 @@ impl PgCluster {
         result.map_err(|error| node.fault(&error))
     }
 
-    async fn open(&self, side: Side, guard: Guard) -> Result<(), Fault> {
+    pub(crate) async fn open(&self, side: Side, guard: Guard) -> Result<(), Fault> {
         let node = self.node(side);
         let look = async {
             let client = node.client().await?;

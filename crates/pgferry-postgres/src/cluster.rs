@@ -12,6 +12,7 @@ use pgferry_config::{MigrationConfig, NodeConfig, Secret};
 use pgferry_engine::{Cluster, Fault};
 use pgferry_plan::preflight::{self, PreflightPolicy, Progress};
 use pgferry_plan::scope::{ScopeRules, SetNames};
+use pgferry_plan::world::NodeState;
 use pgferry_plan::{
     Action, Blocker, Course, Facts, Finding, LagReport, Lsn, RoleName, Side, Step, World,
 };
@@ -23,6 +24,7 @@ use crate::jobs::Jobs;
 use crate::node::{LookError, Node};
 use crate::observe::fence::StartupWatch;
 use crate::preflight::observe;
+use crate::statements::Guard;
 use crate::walsender::SnapshotKeeper;
 
 /// Both servers of one migration. Clones share everything.
@@ -126,6 +128,26 @@ impl PgCluster {
         );
         preflight::check(&facts.await)
     }
+    /// Opens the side that a switchover has fenced, when the journal cannot be written any more and
+    /// nothing was yielded. The node's own record is enough for that: nobody else leads while it
+    /// carries our epoch, and a yield that lands late finds another revision.
+    ///
+    /// # Errors
+    /// In words, when the side was not opened.
+    pub async fn open_without_journal(&self, side: Side, epoch: i64) -> Result<(), String> {
+        let record = crate::observe::node::record(self.node(side))
+            .await
+            .map_err(|error| error.to_string())?
+            .ok_or_else(|| "it has no record".to_owned())?;
+        match record.state {
+            NodeState::Open => Ok(()),
+            NodeState::Yielded => Err("it has yielded".to_owned()),
+            NodeState::Fenced => {
+                let guard = Guard { epoch, revision: Some(record.revision) };
+                self.open(side, guard).await.map_err(|fault| fault.to_string())
+            }
+        }
+    }
 }
 
 impl Inner {
@@ -223,13 +245,18 @@ fn replication_conninfo(login: &pgferry_config::Login) -> Secret {
 /// are held it is given less, so that the stall budget can be kept.
 const LOOK_TIME: Duration = Duration::from_secs(20);
 const LOOK_TIME_IN_STALL: Duration = Duration::from_secs(2);
-/// pglogical itself waits 30 seconds for each of its connections.
+/// pglogical itself waits 30 seconds for each of its connections; two directions, three each.
+const LOOK_TIME_AT_PEERS: Duration = Duration::from_secs(200);
 const ACTION_TIME: Duration = Duration::from_secs(120);
 const ACTION_TIME_IN_STALL: Duration = Duration::from_secs(3);
 
 impl Cluster for PgCluster {
     async fn observe(&self, facts: &Facts) -> World {
-        let limit = if holds_writes(facts) { LOOK_TIME_IN_STALL } else { LOOK_TIME };
+        let limit = match facts.step() {
+            Some(Step::CheckPeers) => LOOK_TIME_AT_PEERS,
+            Some(_) if holds_writes(facts) => LOOK_TIME_IN_STALL,
+            Some(_) | None => LOOK_TIME,
+        };
         match tokio::time::timeout(limit, self.look(facts)).await {
             Ok(world) => world,
             Err(_) => World { now: Timestamp::now(), ..World::default() },

@@ -180,7 +180,7 @@ impl Place {
         holder: Uuid,
         first: bool,
     ) -> Result<(Lead, Option<Leader>), JournalError> {
-        let client = Object::take(self.client().await?);
+        let client = self.client().await?;
         let seconds = LEASE_TIME.as_secs_f64();
         let name = migration.as_str();
         let taken = match client.query_opt(TAKE_LEASE, &[&name, &holder, &seconds]).await {
@@ -196,6 +196,8 @@ impl Place {
         match taken {
             Some(row) => {
                 let epoch: i64 = row.try_get(0)?;
+                // The lease names this session, so it belongs to the leader alone from here on.
+                let client = Object::take(client);
                 let leader = Leader { client, migration: migration.clone(), holder, epoch };
                 Ok((Lead::Ours(epoch), Some(leader)))
             }

@@ -37,7 +37,7 @@ pub(crate) fn binary(profile: Profile) -> &'static Path {
         Profile::Test => TEST.get_or_init(|| {
             // Any other build of the package replaces the file that cargo names, perhaps with one
             // that has no failpoints; the link keeps the file that was built here.
-            build(&["--features", "failpoints"]).map(|built| keep(&built))
+            build(&["--features", "pgferry/failpoints"]).map(|built| keep(&built))
         }),
         Profile::Release => RELEASE.get_or_init(|| build(&["--release"])),
     };
@@ -49,7 +49,9 @@ fn build(flags: &[&str]) -> Result<PathBuf, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
-        .args(["build", "--quiet", "--locked", "-p", "pgferry", "--bin", "pgferry"])
+        // The whole workspace is selected although one binary is built: so the dependencies have
+        // the features they already have in the build of the tests, and are not built twice.
+        .args(["build", "--quiet", "--locked", "--workspace", "--bin", "pgferry"])
         .args(flags)
         .arg("--message-format=json-render-diagnostics")
         .current_dir(env!("CARGO_MANIFEST_DIR"));

@@ -26,7 +26,11 @@ impl PgCluster {
     ) -> Result<Option<Blocker>, LookError> {
         let name = &self.config.name;
         let subscription = name.subscription(direction);
-        let client = self.node(direction.to()).client().await?;
+        let node = self.node(direction.to());
+        // A session of its own: dropped in the middle of the probe it ends with its transaction,
+        // where a pooled one would go on holding pglogical's lock.
+        let client =
+            node.connector().session(&node.application_name()).await.map_err(LookError::Connect)?;
         if client.query_opt(SUBSCRIPTION_EXISTS, &[&subscription]).await?.is_some() {
             return Ok(None);
         }

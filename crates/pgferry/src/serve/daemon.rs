@@ -55,6 +55,10 @@ pub(super) struct Daemon {
     shown: Shown,
     metrics: MigrationMetrics,
     shutdown: CancellationToken,
+    next_autostart: Option<tokio::time::Instant>,
+    known: Facts,
+    /// The side, epoch and time of a fence whose switchover lost its journal before the line.
+    stranded: Option<(Side, i64, jiff::Timestamp)>,
     monitor: Option<(Watched, watch::Receiver<Option<i64>>, Outlets)>,
 }
 
@@ -132,6 +136,9 @@ impl Daemon {
             shown: Shown::default(),
             metrics,
             shutdown,
+            next_autostart: None,
+            known: Facts::default(),
+            stranded: None,
             monitor: Some((watched, beats, outlets)),
         };
         let handle = MigrationHandle { name: migration.name.clone(), state, commands: commands_tx };
@@ -151,6 +158,7 @@ impl Daemon {
                 Ok((Lead::Other | Lead::Ours(_), _)) => self.stand_by().await,
                 Err(error) => self.without_journal(&error).await,
             }
+            self.open_what_is_stranded().await;
         }
         stop_monitor.cancel();
         if let Some(monitor) = monitor
@@ -162,11 +170,11 @@ impl Daemon {
 
     /// Nothing was started, here or by another daemon.
     async fn planned(&mut self) {
-        let mut next_autostart = tokio::time::Instant::now();
         self.notes.available(true);
         self.show(&Facts::default(), &[], None, Vec::new());
-        if self.config.autostart && tokio::time::Instant::now() >= next_autostart {
-            next_autostart += AUTOSTART;
+        let now = tokio::time::Instant::now();
+        if self.config.autostart && self.next_autostart.is_none_or(|at| now >= at) {
+            self.next_autostart = Some(now + AUTOSTART);
             if self.start(None).await {
                 return;
             }
@@ -222,6 +230,8 @@ impl Daemon {
     /// Another daemon leads: shows what the journal says, and changes nothing.
     async fn stand_by(&mut self) {
         self.notes.unavailable("not_leader", "another daemon leads this migration");
+        // What is fenced is the leader's to open.
+        self.stranded = None;
         match self.load().await {
             Ok((facts, entries)) => self.show(&facts, &entries, None, Vec::new()),
             Err(error) => tracing::warn!(%error, "could not read the journal"),
@@ -234,11 +244,7 @@ impl Daemon {
     async fn without_journal(&mut self, error: &JournalError) {
         let blocker = journal_blocker(error);
         self.notes.unavailable(&blocker.code, blocker.message.clone());
-        self.state.send_modify(|state| {
-            state.readiness.retain(|reason| !reason.code.starts_with("journal"));
-            state.readiness.extend(self.notes.not_ready.iter().cloned());
-            state.migration.leader = false;
-        });
+        self.show_known();
         if let Next::Command(command) = self.next_command(SEEK).await {
             // Before the start there is no journal to ask, and preflight says what is away.
             match command.verb {
@@ -330,12 +336,32 @@ impl Daemon {
         };
         self.notes.available(true);
         self.notes.condition = None;
-        self.beat.send_replace(Some(epoch));
+        self.stranded = None;
         tracing::info!(migration = %self.config.name, epoch, phase = %engine.facts().phase(), "leading");
         let result = self.run_engine(&mut engine, start, renewal).await;
         match result {
             Ok(()) => engine.into_journal().release().await,
-            Err(lost) => tracing::warn!(%lost, migration = %self.config.name, "not leading any more"),
+            Err(lost) => {
+                tracing::warn!(%lost, migration = %self.config.name, "not leading any more");
+                self.stranded = stranded(engine.facts(), epoch);
+            }
+        }
+    }
+
+    /// A switchover that lost its journal before the line must not hold writes for longer than it
+    /// was allowed to. Seeking the lead again comes first, and usually is in time.
+    async fn open_what_is_stranded(&mut self) {
+        let Some((side, epoch, fenced_at)) = self.stranded else { return };
+        let held = pgferry_plan::facts::milliseconds(fenced_at, jiff::Timestamp::now());
+        if held <= self.policy.stall_budget.as_secs_f64() * 1000.0 {
+            return;
+        }
+        match self.cluster.open_without_journal(side, epoch).await {
+            Ok(()) => {
+                tracing::warn!(%side, held_ms = held, "opened again without the journal");
+                self.stranded = None;
+            }
+            Err(error) => tracing::warn!(%side, error, "could not be opened again yet"),
         }
     }
 
@@ -355,6 +381,8 @@ impl Daemon {
             }
             let turn = engine.tick().await?;
             self.show_engine(engine).await;
+            let beat = beats(engine.facts()).then_some(engine.facts().epoch);
+            self.beat.send_if_modified(|now| std::mem::replace(now, beat) != beat);
             for side in Side::BOTH {
                 self.cluster.node(side).expect(engine.facts().node_id(side));
             }
@@ -579,6 +607,20 @@ impl Daemon {
             events.extend(entries[events.len()..].iter().map(view::event));
             self.shown.events = Arc::new(events);
         }
+        if self.known != *facts {
+            self.known = facts.clone();
+        }
+        self.publish(condition, verdict);
+        self.measure(facts, entries, condition);
+    }
+
+    /// Shows what is known already, with what changed around it.
+    fn show_known(&mut self) {
+        self.publish(None, vec![pgferry_plan::verdict::not_ready(self.known.phase())]);
+    }
+
+    fn publish(&self, condition: Option<&pgferry_engine::Condition>, verdict: Vec<Blocker>) {
+        let facts = &self.known;
         let verdict = match facts.course {
             Course::Planned => vec![pgferry_plan::verdict::not_ready(facts.phase())],
             Course::SetUp(_)
@@ -587,7 +629,6 @@ impl Daemon {
             | Course::End { .. }
             | Course::Ended(_) => verdict,
         };
-        self.measure(facts, entries, condition);
         let copy = self.copy_so_far(facts);
         let state = view::state(
             &Sources {
@@ -681,6 +722,23 @@ impl Daemon {
             }
         }
     }
+}
+
+/// Whether both nodes have a heartbeat to write: from their installation to their removal.
+fn beats(facts: &Facts) -> bool {
+    match facts.course {
+        Course::Planned | Course::Ended(_) => false,
+        Course::SetUp(step) => step > Step::InstallPglogical,
+        Course::AtRest | Course::Switchover(_) => true,
+        // Abandoned in the middle of the installation, there may be none.
+        Course::End { step, verb, .. } => verb == Verb::Finish && step == Step::DrainBoth,
+    }
+}
+
+/// The fence that would be left behind if nobody led from here on.
+fn stranded(facts: &Facts, epoch: i64) -> Option<(Side, i64, jiff::Timestamp)> {
+    let switchover = facts.switchover().filter(|switchover| switchover.step.before_line())?;
+    Some((switchover.kind.from(), epoch, switchover.fenced_at?))
 }
 
 enum Next {
