@@ -1,0 +1,302 @@
+//! While this daemon leads: the engine's turns, people's requests, and an orderly end.
+//!
+//! Decides nothing about the migration. When the lead is lost the engine is thrown away, and the
+//! next one begins with a take-over.
+
+use std::time::Duration;
+
+use pgferry_api as api;
+use pgferry_engine::{Engine, LeadershipLost, Turn};
+use pgferry_plan::{Blocker, Course, Facts, Side, Step, Verb};
+use pgferry_postgres::PgCluster;
+use pgferry_postgres::journal::Leader;
+use pgferry_server::{Accepted, Command, Refusal};
+use tokio::sync::oneshot;
+
+use super::answers::{answer, conflict, journal_blocker, not_leader};
+use super::{Daemon, Next, SEEK};
+use crate::serve::view;
+
+/// Between two looks while something is waited for that nobody's writes depend on.
+const WAIT: Duration = Duration::from_millis(150);
+/// The same while writes are held: a look itself takes about as long.
+const WAIT_IN_STALL: Duration = Duration::from_millis(1);
+/// For how long a stop waits until a switchover is back or through.
+const FAREWELL: Duration = Duration::from_secs(20);
+
+pub(super) type PgEngine = Engine<PgCluster, Leader>;
+
+impl Daemon {
+    /// The lead is ours: the epoch goes up on both nodes, then the engine runs.
+    pub(super) async fn led(
+        &mut self,
+        leader: Leader,
+        start: Option<Option<oneshot::Sender<Result<Accepted, Refusal>>>>,
+    ) {
+        let epoch = leader.epoch();
+        let renewal =
+            tokio::spawn(Leader::renew(self.place.clone(), self.config.name.clone(), epoch));
+        self.lead_until_lost(leader, epoch, start, &renewal).await;
+        renewal.abort();
+        self.beat.send_replace(None);
+        self.cluster.shut_down().await;
+    }
+
+    pub(super) async fn lead_until_lost(
+        &mut self,
+        leader: Leader,
+        epoch: i64,
+        start: Option<Option<oneshot::Sender<Result<Accepted, Refusal>>>>,
+        renewal: &tokio::task::JoinHandle<LeadershipLost>,
+    ) {
+        let (facts, entries) = match self.load().await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                tracing::error!(%error, "could not load the journal");
+                self.notes.blocked(vec![journal_blocker(&error)]);
+                self.next_command(SEEK).await;
+                return leader.release().await;
+            }
+        };
+        for side in Side::BOTH {
+            self.cluster.node(side).expect(facts.node_id(side));
+        }
+        for side in Side::BOTH {
+            while let Err(error) = self.cluster.node(side).raise_epoch(epoch).await {
+                let (code, hint) = error.code_and_hint();
+                let message = format!("the {side}: {error}");
+                self.notes.available(true);
+                self.notes.blocked(vec![Blocker::new(code, message, hint)]);
+                self.show(&facts, &entries, None, Vec::new());
+                if renewal.is_finished() || self.shutdown.is_cancelled() {
+                    return leader.release().await;
+                }
+                if let Next::Command(command) = self.next_command(SEEK).await {
+                    self.answer_without_engine(command);
+                }
+            }
+        }
+        let engine = Engine::take_over(
+            self.cluster.clone(),
+            leader,
+            self.policy.clone(),
+            facts,
+            entries,
+            epoch,
+        );
+        let mut engine = match engine.await {
+            Ok(engine) => engine,
+            Err(lost) => return tracing::warn!(%lost, "could not take over"),
+        };
+        self.notes.available(true);
+        self.notes.condition = None;
+        self.stranded = None;
+        tracing::info!(migration = %self.config.name, epoch, phase = %engine.facts().phase(), "leading");
+        let result = self.run_engine(&mut engine, start, renewal).await;
+        match result {
+            Ok(()) => engine.into_journal().release().await,
+            Err(lost) => {
+                tracing::warn!(%lost, migration = %self.config.name, "not leading any more");
+                self.stranded = stranded(engine.facts(), epoch);
+            }
+        }
+    }
+
+    /// A switchover that lost its journal before the line must not hold writes for longer than it
+    /// was allowed to. Seeking the lead again comes first, and usually is in time.
+    pub(super) async fn open_what_is_stranded(&mut self) {
+        let Some((side, epoch, fenced_at)) = self.stranded else { return };
+        let held = pgferry_plan::facts::milliseconds(fenced_at, jiff::Timestamp::now());
+        if held <= self.policy.stall_budget.as_secs_f64() * 1000.0 {
+            return;
+        }
+        match self.cluster.open_without_journal(side, epoch).await {
+            Ok(()) => {
+                tracing::warn!(%side, held_ms = held, "opened again without the journal");
+                self.stranded = None;
+            }
+            Err(error) => tracing::warn!(%side, error, "could not be opened again yet"),
+        }
+    }
+
+    pub(super) async fn run_engine(
+        &mut self,
+        engine: &mut PgEngine,
+        start: Option<Option<oneshot::Sender<Result<Accepted, Refusal>>>>,
+        renewal: &tokio::task::JoinHandle<LeadershipLost>,
+    ) -> Result<(), LeadershipLost> {
+        if let Some(reply) = start {
+            self.request(engine, Verb::Start, false, reply).await?;
+        }
+        let job_ended = self.cluster.job_ended();
+        loop {
+            if renewal.is_finished() {
+                return Err(LeadershipLost("the lease was lost".to_owned()));
+            }
+            let turn = engine.tick().await?;
+            self.show_engine(engine).await;
+            let beat = beats(engine.facts()).then_some(engine.facts().epoch);
+            self.beat.send_if_modified(|now| std::mem::replace(now, beat) != beat);
+            for side in Side::BOTH {
+                self.cluster.node(side).expect(engine.facts().node_id(side));
+            }
+            if turn == Turn::Ended {
+                return self.ended(engine).await;
+            }
+            if self.shutdown.is_cancelled() {
+                return self.farewell(engine).await;
+            }
+            let pause = pause_after(&turn, engine.facts(), self.config.poll_interval);
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => {}
+                command = self.commands.recv() => {
+                    let Some(command) = command else { return Ok(()) };
+                    self.handle(engine, command).await?;
+                    self.show_engine(engine).await;
+                }
+                Some(ended) = self.preflights.join_next() => self.preflight_ended(ended),
+                () = job_ended.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    pub(super) async fn handle(
+        &mut self,
+        engine: &mut PgEngine,
+        command: Command,
+    ) -> Result<(), LeadershipLost> {
+        let Command { verb, open_passive, dry_run, reply } = command;
+        if dry_run {
+            let kind = engine.facts().kind();
+            let mut blockers = engine.fresh_verdict().await.to_vec();
+            if Verb::of_switchover(kind).as_str() != verb.as_str() && blockers.is_empty() {
+                blockers.push(pgferry_plan::verdict::not_ready(engine.facts().phase()));
+            }
+            let asked = if verb == api::Verb::Rollback {
+                pgferry_plan::Kind::Rollback
+            } else {
+                pgferry_plan::Kind::Cutover
+            };
+            answer(Some(reply), Ok(Accepted::Verdict(api::Verdict::of(asked, blockers))));
+            return Ok(());
+        }
+        let Some(verb) = journaled(verb) else {
+            self.answer_without_engine(Command { verb, open_passive, dry_run, reply });
+            return Ok(());
+        };
+        if verb == Verb::Resume {
+            self.cluster.forget_failure();
+        }
+        self.request(engine, verb, open_passive, Some(reply)).await
+    }
+
+    pub(super) async fn request(
+        &mut self,
+        engine: &mut PgEngine,
+        verb: Verb,
+        open_passive: bool,
+        reply: Option<oneshot::Sender<Result<Accepted, Refusal>>>,
+    ) -> Result<(), LeadershipLost> {
+        let result = match engine.request(verb, open_passive).await? {
+            Ok(id) => {
+                tracing::info!(migration = %self.config.name, verb = verb.as_str(), %id, "accepted");
+                let facts = engine.facts();
+                let accepted = facts.operations.iter().find(|operation| operation.id == id);
+                accepted
+                    .map(|operation| {
+                        Accepted::Operation(view::operation_view(
+                            &self.config.name,
+                            operation,
+                            facts,
+                        ))
+                    })
+                    .ok_or_else(not_leader)
+            }
+            Err(refusal) => {
+                let mut refused = conflict(refusal.blockers);
+                refused.code = refusal.reason.code;
+                refused.detail = refusal.reason.message;
+                refused.hint = refusal.reason.hint;
+                Err(refused)
+            }
+        };
+        // The state that a client asks for next must know what it was just told.
+        self.show_engine(engine).await;
+        answer(reply, result);
+        Ok(())
+    }
+
+    /// Everything is taken away; the daemon goes on answering that.
+    pub(super) async fn ended(&mut self, engine: &mut PgEngine) -> Result<(), LeadershipLost> {
+        self.beat.send_replace(None);
+        self.show_engine(engine).await;
+        while !self.shutdown.is_cancelled() {
+            match self.next_command(Duration::from_secs(3600)).await {
+                Next::Command(command) => self.handle(engine, command).await?,
+                Next::Nothing => {}
+            }
+            self.show_engine(engine).await;
+        }
+        Ok(())
+    }
+
+    /// A stop in the middle of a switchover first brings it to one open side.
+    pub(super) async fn farewell(&mut self, engine: &mut PgEngine) -> Result<(), LeadershipLost> {
+        let deadline = tokio::time::Instant::now() + FAREWELL;
+        if engine.facts().switchover().is_some_and(|s| s.unwinding.is_none()) {
+            // Refused behind the line, where the only way is forward.
+            if engine.request(Verb::Abort, false).await?.is_ok() {
+                tracing::info!("taking the switchover back before stopping");
+            }
+        }
+        while engine.facts().switchover().is_some() && tokio::time::Instant::now() < deadline {
+            let turn = engine.tick().await?;
+            self.show_engine(engine).await;
+            tokio::time::sleep(pause_after(&turn, engine.facts(), WAIT)).await;
+        }
+        Ok(())
+    }
+}
+
+fn pause_after(turn: &Turn, facts: &Facts, poll: Duration) -> Duration {
+    match turn {
+        Turn::Progressed => Duration::ZERO,
+        Turn::Waiting if facts.switchover().is_some() => WAIT_IN_STALL,
+        Turn::Waiting => WAIT.min(poll),
+        Turn::AtRest | Turn::Ended => poll,
+    }
+}
+
+/// The engine's verb; None for those that need no journal.
+fn journaled(verb: api::Verb) -> Option<Verb> {
+    match verb {
+        api::Verb::Preflight | api::Verb::Verify => None,
+        api::Verb::Start => Some(Verb::Start),
+        api::Verb::Cutover => Some(Verb::Cutover),
+        api::Verb::Rollback => Some(Verb::Rollback),
+        api::Verb::Abort => Some(Verb::Abort),
+        api::Verb::Pause => Some(Verb::Pause),
+        api::Verb::Resume => Some(Verb::Resume),
+        api::Verb::Finish => Some(Verb::Finish),
+        api::Verb::Abandon => Some(Verb::Abandon),
+    }
+}
+
+/// Whether both nodes have a heartbeat to write: from their installation to their removal.
+fn beats(facts: &Facts) -> bool {
+    match facts.course {
+        Course::Planned | Course::Ended(_) => false,
+        Course::SetUp(step) => step > Step::InstallPglogical,
+        Course::AtRest | Course::Switchover(_) => true,
+        // Abandoned in the middle of the installation, there may be none.
+        Course::End { step, verb, .. } => verb == Verb::Finish && step == Step::DrainBoth,
+    }
+}
+
+/// The fence that would be left behind if nobody led from here on.
+fn stranded(facts: &Facts, epoch: i64) -> Option<(Side, i64, jiff::Timestamp)> {
+    let switchover = facts.switchover().filter(|switchover| switchover.step.before_line())?;
+    Some((switchover.kind.from(), epoch, switchover.fenced_at?))
+}
