@@ -16,7 +16,7 @@ use std::time::Duration;
 pub(crate) use gate::{fence_blockers, stream_blockers};
 
 use crate::action::Action;
-use crate::facts::{milliseconds, Course, Facts};
+use crate::facts::{Course, Facts, milliseconds};
 use crate::finding::Blocker;
 use crate::journal::Evidence;
 use crate::lag::StreamStatus;
@@ -118,7 +118,8 @@ fn decide_step(step: Step, facts: &Facts, world: &World, policy: &Policy) -> Dec
 /// Whether the running switchover has used up its time before the line, and why it is taken back.
 #[must_use]
 pub fn out_of_time(facts: &Facts, world: &World, policy: &Policy) -> Option<Blocker> {
-    let switchover = facts.switchover().filter(|s| s.unwinding.is_none() && s.step.before_line())?;
+    let switchover =
+        facts.switchover().filter(|s| s.unwinding.is_none() && s.step.before_line())?;
     match switchover.fenced_at {
         Some(fenced) => {
             let held = milliseconds(fenced, world.now);
@@ -153,13 +154,17 @@ pub fn out_of_time(facts: &Facts, world: &World, policy: &Policy) -> Option<Bloc
 #[must_use]
 pub fn asleep(world: &World) -> Option<Direction> {
     let lag = world.lag.present()?;
-    Direction::BOTH.into_iter().find(|direction| lag.stream(*direction).status == StreamStatus::Down)
+    Direction::BOTH
+        .into_iter()
+        .find(|direction| lag.stream(*direction).status == StreamStatus::Down)
 }
 
 /// Looks at the background job first: a step that works through one waits while it runs.
 fn unless_job(world: &World, otherwise: impl FnOnce() -> Decision) -> Decision {
     match &world.job {
-        Seen::Unknown(reason) => Decision::Wait(format!("the background job was not seen: {reason}")),
+        Seen::Unknown(reason) => {
+            Decision::Wait(format!("the background job was not seen: {reason}"))
+        }
         Seen::Present(JobView::Running(what)) => Decision::Wait(what.clone()),
         Seen::Present(JobView::Failed { blocker, retry_at }) if world.now < *retry_at => {
             Decision::Blocked(vec![blocker.clone()])

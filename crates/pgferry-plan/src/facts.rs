@@ -10,7 +10,7 @@ use crate::finding::Blocker;
 use crate::journal::{Entry, Event, Evidence, Intent, OperationState, Verb};
 use crate::lsn::Lsn;
 use crate::side::{Kind, Side};
-use crate::steps::{Part, Phase, Step, LINE};
+use crate::steps::{LINE, Part, Phase, Step};
 
 /// Everything that is known from the journal.
 #[derive(Clone, Debug, PartialEq)]
@@ -392,12 +392,7 @@ impl Facts {
         self.intents.clear();
     }
 
-    fn intended(
-        &mut self,
-        step: Step,
-        intent: &Intent,
-        at: Timestamp,
-    ) -> Result<(), &'static str> {
+    fn intended(&mut self, step: Step, intent: &Intent, at: Timestamp) -> Result<(), &'static str> {
         if self.step() != Some(step) {
             return Err("another step is at hand");
         }
@@ -567,3 +562,6 @@ fn event_name(event: &Event) -> &'static str {
         Event::OperationEnded { .. } => "operation_ended",
     }
 }
+
+#[cfg(test)]
+mod tests;

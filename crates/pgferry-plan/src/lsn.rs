@@ -36,7 +36,8 @@ impl FromStr for Lsn {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let invalid = || InvalidLsn(text.to_owned());
         let half = |part: &str| {
-            let digits = (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_hexdigit());
+            let digits =
+                (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_hexdigit());
             digits.then(|| u64::from_str_radix(part, 16).ok()).flatten().ok_or_else(invalid)
         };
         let (high, low) = text.split_once('/').ok_or_else(invalid)?;

@@ -9,7 +9,7 @@ use crate::decide::Policy;
 use crate::facts::{Course, Facts};
 use crate::finding::Blocker;
 use crate::journal::{Event, OperationState, Verb};
-use crate::steps::{Phase, LINE};
+use crate::steps::{LINE, Phase};
 use crate::verdict::{not_ready, verdict};
 use crate::world::World;
 
@@ -64,8 +64,8 @@ pub fn admit(
             ))),
         },
         Verb::Cutover | Verb::Rollback => {
-            let allowed = facts.course == Course::AtRest
-                && Verb::of_switchover(facts.kind()) == verb;
+            let allowed =
+                facts.course == Course::AtRest && Verb::of_switchover(facts.kind()) == verb;
             if !allowed {
                 return Err(Refusal::because(not_ready(phase)));
             }
@@ -98,7 +98,9 @@ pub fn admit(
             | Course::End { .. }
             | Course::Ended(_) => Err(Refusal::because(Blocker::new(
                 "source_not_active",
-                format!("abandon needs a started migration with the source active, and this one is in phase {phase}"),
+                format!(
+                    "abandon needs a started migration with the source active, and this one is in phase {phase}"
+                ),
                 "roll back first; when the destination is to stay use `pgferry finish`",
             ))),
         },
@@ -175,8 +177,7 @@ pub fn taken_back(facts: &Facts, now: Timestamp) -> Vec<Event> {
         && crate::facts::milliseconds(switchover.started_at, now)
             <= crate::decide::MAX_BEFORE_FENCE.as_secs_f64() * 1000.0
         && problem.as_ref().is_none_or(|problem| problem.code != "aborted");
-    let state =
-        if refused_by_verdict { OperationState::Blocked } else { OperationState::Aborted };
+    let state = if refused_by_verdict { OperationState::Blocked } else { OperationState::Aborted };
     let mut events =
         vec![Event::OperationEnded { operation: switchover.operation, state, problem, blockers }];
     events.extend(facts.running(Verb::Abort).map(|abort| succeeded(abort.id)));

@@ -104,13 +104,21 @@ pub const LINE: Step = Step::Yield;
 /// The whole plan, in order.
 pub const STEPS: &[StepSpec] = &[
     row(Part::Preparing, Step::CheckPrerequisites, "look for whatever would break the road"),
-    row(Part::Preparing, Step::InstallPglogical, "make pglogical, node record, heartbeat and marker present on both sides"),
+    row(
+        Part::Preparing,
+        Step::InstallPglogical,
+        "make pglogical, node record, heartbeat and marker present on both sides",
+    ),
     row(Part::Preparing, Step::FenceDestination, "close the destination to application writes"),
     row(Part::Preparing, Step::CreateNodes, "register both databases with pglogical"),
     row(Part::Preparing, Step::CheckPeers, "prove that each server reaches the other and itself"),
     row(Part::Preparing, Step::CopySchema, "create schemas, types and tables on the destination"),
     row(Part::Preparing, Step::CreateSourceSets, "choose what the source replicates"),
-    row(Part::Copying, Step::CreateForwardSubscription, "reserve the source's changes from here on"),
+    row(
+        Part::Copying,
+        Step::CreateForwardSubscription,
+        "reserve the source's changes from here on",
+    ),
     row(Part::Copying, Step::CopyRows, "copy every row of one snapshot"),
     row(Part::Copying, Step::BuildIndexes, "build keys, indexes, constraints and triggers"),
     row(Part::Copying, Step::StartForwardStream, "stream changes from the snapshot's position on"),
@@ -120,21 +128,37 @@ pub const STEPS: &[StepSpec] = &[
     row(Part::Following, Step::CreateReverseSubscription, "prepare the way back"),
     row(Part::Following, Step::ProveBothDirections, "send a marker each way and look for echoes"),
     undone(Step::CheckVerdict, Undo::Harmless, "look afresh for anything in the way"),
-    undone(Step::WarmSequences, Undo::Harmless, "raise the passive side's sequences ahead of the stall"),
+    undone(
+        Step::WarmSequences,
+        Undo::Harmless,
+        "raise the passive side's sequences ahead of the stall",
+    ),
     undone(Step::PauseTraffic, Undo::Harmless, "hold the application where a pooler or hook can"),
     undone(Step::FenceActive, Undo::OpenActive, "stop application writes on the active side"),
     undone(Step::Drain, Undo::Harmless, "wait until every change before the fence is applied"),
-    undone(Step::SetSequences, Undo::Harmless, "move the other side's sequences past the fenced side's"),
+    undone(
+        Step::SetSequences,
+        Undo::Harmless,
+        "move the other side's sequences past the fenced side's",
+    ),
     row(Part::Switchover, Step::Yield, "give up the fenced side; from here it can only go forward"),
     row(Part::Switchover, Step::OpenOther, "allow application writes on the other side"),
     row(Part::Switchover, Step::ResumeTraffic, "let the application go on where it was held"),
-    row(Part::Switchover, Step::Confirm, "see writes allowed, the fenced side quiet and the stream back moving"),
+    row(
+        Part::Switchover,
+        Step::Confirm,
+        "see writes allowed, the fenced side quiet and the stream back moving",
+    ),
     row(Part::End, Step::DrainBoth, "send a last marker each way"),
     row(Part::End, Step::DisableSubscriptions, "stop both streams"),
     row(Part::End, Step::DropSubscriptions, "remove both subscriptions"),
     row(Part::End, Step::CheckSlotsAndOrigins, "see slots and origins gone, remove what stayed"),
     row(Part::End, Step::DropNodes, "unregister both databases from pglogical"),
-    row(Part::End, Step::RemovePglogical, "remove triggers, pgferry's tables, and the extension where pgferry made it"),
+    row(
+        Part::End,
+        Step::RemovePglogical,
+        "remove triggers, pgferry's tables, and the extension where pgferry made it",
+    ),
     row(Part::End, Step::LeftoverScan, "look for anything that is left"),
     row(Part::End, Step::ArchiveJournal, "write the journal to a file"),
     row(Part::End, Step::DropJournal, "remove the journal"),
@@ -324,7 +348,9 @@ pub fn to_markdown() -> String {
                 Part::Switchover => "cutting_over, rolling_back",
                 Part::End => "finishing, abandoning",
             };
-            text.push_str(&format!("\n## {title}\n\n| step | what it does | taken back by |\n|---|---|---|\n"));
+            text.push_str(&format!(
+                "\n## {title}\n\n| step | what it does | taken back by |\n|---|---|---|\n"
+            ));
         }
         let undo = match (spec.undo, spec.step == LINE) {
             (_, true) => "**the line**",

@@ -3,7 +3,7 @@
 //! The subscription initialises on an empty set and is disabled before the snapshot is taken: had
 //! it streamed past the snapshot's position, the changes in between would be lost for good.
 
-use super::{blocked, done, look, not_seen, unless_job, Decision};
+use super::{Decision, blocked, done, look, not_seen, unless_job};
 use crate::action::Action;
 use crate::facts::Facts;
 use crate::finding::Blocker;
@@ -51,9 +51,9 @@ pub(super) fn copy_rows(facts: &Facts, world: &World) -> Decision {
                 tables: copy.tables,
                 rows: copy.rows,
                 bytes: copy.bytes,
-                seconds: facts.copy_began_at.map_or(0.0, |began| {
-                    crate::facts::milliseconds(began, world.now) / 1000.0
-                }),
+                seconds: facts
+                    .copy_began_at
+                    .map_or(0.0, |began| crate::facts::milliseconds(began, world.now) / 1000.0),
             });
         }
         let subscription = look!(world.forward.subscription, "the forward subscription");
@@ -119,7 +119,9 @@ pub(super) fn start_forward_stream(facts: &Facts, world: &World) -> Decision {
 pub(super) fn forwards_something(direction: Direction) -> Blocker {
     Blocker::new(
         "forwards_origins",
-        format!("the {direction} subscription forwards changes of other origins, which makes a loop"),
+        format!(
+            "the {direction} subscription forwards changes of other origins, which makes a loop"
+        ),
         "abandon the migration, and start again; nothing alters forward_origins afterwards",
     )
 }

@@ -2,7 +2,7 @@
 //! which nothing is orphaned. What is not there is done.
 
 use super::following::await_marker;
-use super::{done, look, not_seen, Decision, Policy};
+use super::{Decision, Policy, done, look, not_seen};
 use crate::action::Action;
 use crate::facts::{Course, Facts};
 use crate::finding::Blocker;

@@ -4,7 +4,7 @@
 //! still carry the settings of before, no writer, and no prepared transaction: COMMIT PREPARED
 //! passes a read-only fence.
 
-use super::{blocked, done, look, Decision, Policy};
+use super::{Decision, Policy, blocked, done, look};
 use crate::action::{Action, SessionId};
 use crate::finding::Blocker;
 use crate::side::Side;
@@ -77,7 +77,9 @@ fn old_sessions(side: Side, fence: &FenceView, working_ones_too: bool) -> Option
 pub(crate) fn prepared_transactions(side: Side, count: u64) -> Blocker {
     Blocker::new(
         "prepared_transactions",
-        format!("{count} prepared transactions stand in the {side} database, and could commit through the fence"),
+        format!(
+            "{count} prepared transactions stand in the {side} database, and could commit through the fence"
+        ),
         "COMMIT PREPARED or ROLLBACK PREPARED each one: SELECT gid, prepared, owner FROM pg_prepared_xacts WHERE database = current_database();",
     )
 }

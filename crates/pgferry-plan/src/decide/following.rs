@@ -2,7 +2,7 @@
 
 use super::copying::forwards_something;
 use super::preparing::add_to_sets;
-use super::{blocked, done, look, not_seen, unless_job, Decision, Policy};
+use super::{Decision, Policy, blocked, done, look, not_seen, unless_job};
 use crate::action::Action;
 use crate::facts::Facts;
 use crate::finding::Blocker;

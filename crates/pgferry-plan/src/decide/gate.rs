@@ -1,6 +1,6 @@
 //! The parts of the verdict about streams and sessions.
 
-use super::{copying, fence, Policy};
+use super::{Policy, copying, fence};
 use crate::finding::Blocker;
 use crate::lag::StreamStatus;
 use crate::seen::Seen;
@@ -31,7 +31,9 @@ pub(crate) fn stream_blockers(world: &World, policy: &Policy, blockers: &mut Vec
         Seen::Absent => return blockers.push(unseen("the lag", "nothing was sampled")),
         Seen::Unknown(reason) => return blockers.push(unseen("the lag", reason)),
     };
-    for (direction, stream) in [(Direction::Forward, &lag.forward), (Direction::Reverse, &lag.reverse)] {
+    for (direction, stream) in
+        [(Direction::Forward, &lag.forward), (Direction::Reverse, &lag.reverse)]
+    {
         if stream.status != StreamStatus::Streaming {
             blockers.push(Blocker::new(
                 "stream_not_streaming",
@@ -47,7 +49,10 @@ pub(crate) fn stream_blockers(world: &World, policy: &Policy, blockers: &mut Vec
                 format!("the {direction} stream is {seconds:.3} s behind, more than max_lag"),
                 "wait until the load is lower, or raise cutover.max_lag",
             )),
-            None => blockers.push(unseen(&format!("the lag of the {direction} stream"), "no heartbeat arrived yet")),
+            None => blockers.push(unseen(
+                &format!("the lag of the {direction} stream"),
+                "no heartbeat arrived yet",
+            )),
         }
     }
 }
@@ -62,7 +67,9 @@ pub(crate) fn fence_blockers(active: Side, world: &World, blockers: &mut Vec<Blo
     if view.prepared > 0 {
         blockers.push(fence::prepared_transactions(active, view.prepared));
     }
-    if let Some(seconds) = view.longest_transaction_seconds.filter(|s| *s > LONG_TRANSACTION_SECONDS) {
+    if let Some(seconds) =
+        view.longest_transaction_seconds.filter(|s| *s > LONG_TRANSACTION_SECONDS)
+    {
         blockers.push(Blocker::new(
             "long_transaction",
             format!("a transaction of an application role has been open for {seconds:.0} s on the {active}"),
@@ -72,7 +79,10 @@ pub(crate) fn fence_blockers(active: Side, world: &World, blockers: &mut Vec<Blo
     if !view.unfenceable_writers.is_empty() {
         blockers.push(Blocker::new(
             "unfenceable_writer",
-            format!("sessions that cannot be fenced write on the {active}: {}", view.unfenceable_writers.join(", ")),
+            format!(
+                "sessions that cannot be fenced write on the {active}: {}",
+                view.unfenceable_writers.join(", ")
+            ),
             "let the application log in as a role of its own, neither superuser nor pgferry's",
         ));
     }

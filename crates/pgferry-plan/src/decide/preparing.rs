@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use super::{blocked, done, fence, look, not_seen, unless_job, Decision, Policy};
+use super::{Decision, Policy, blocked, done, fence, look, not_seen, unless_job};
 use crate::action::Action;
 use crate::facts::Facts;
 use crate::finding::{Blocker, Severity};
@@ -82,7 +82,10 @@ pub(super) fn create_nodes(world: &World, policy: &Policy) -> Decision {
                 return blocked(Blocker::new(
                     "leftovers",
                     format!("the {side} database is already pglogical's node \"{name}\""),
-                    format!("SELECT pglogical.drop_node('{}'); -- when nothing uses it", name.replace('\'', "''")),
+                    format!(
+                        "SELECT pglogical.drop_node('{}'); -- when nothing uses it",
+                        name.replace('\'', "''")
+                    ),
                 ));
             }
         }
@@ -116,8 +119,6 @@ pub(super) fn add_to_sets(side: Side, world: &World) -> Decision {
     unless_job(world, || match &world.node(side).to_replicate {
         Seen::Unknown(reason) => not_seen("the replication sets", reason),
         Seen::Absent => done(),
-        Seen::Present(tables) => {
-            Decision::Act(Action::AddToSets { side, tables: tables.clone() })
-        }
+        Seen::Present(tables) => Decision::Act(Action::AddToSets { side, tables: tables.clone() }),
     })
 }

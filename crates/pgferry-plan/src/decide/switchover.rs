@@ -5,7 +5,7 @@
 
 use super::fence::{self, writer_found};
 use super::following::await_marker;
-use super::{blocked, done, look, Decision, Policy};
+use super::{Decision, Policy, blocked, done, look};
 use crate::action::Action;
 use crate::facts::{Facts, Switchover};
 use crate::finding::Blocker;
@@ -121,7 +121,10 @@ pub(super) fn confirm(facts: &Facts, world: &World) -> Decision {
     let (from, to) = (facts.kind().from(), facts.kind().to());
     let opened = look!(world.node(to).fence, "the fence");
     if !opened.fenced.is_empty() {
-        return Decision::Wait(format!("{} roles of the {to} are still read-only", opened.fenced.len()));
+        return Decision::Wait(format!(
+            "{} roles of the {to} are still read-only",
+            opened.fenced.len()
+        ));
     }
     let fenced = look!(world.node(from).fence, "the fence");
     if !fenced.writers.is_empty() {

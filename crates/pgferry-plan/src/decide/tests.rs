@@ -3,12 +3,12 @@
 use jiff::Timestamp;
 
 use super::*;
+use crate::SessionId;
 use crate::journal::{Entry, Event, Verb};
 use crate::seen::Seen;
 use crate::side::{Kind, Side};
 use crate::steps::STEPS;
 use crate::world::{FenceView, MarkerView, NodeRecord, NodeState, SessionView};
-use crate::SessionId;
 use uuid::Uuid;
 
 fn policy() -> Policy {
@@ -29,7 +29,8 @@ fn at(step: Step) -> Facts {
         let entry = Entry { seq, at: Timestamp::UNIX_EPOCH, epoch: 1, event };
         facts.fold(&entry).unwrap();
     };
-    let request = |verb| Event::Requested { operation: Uuid::from_u128(7), verb, open_passive: false };
+    let request =
+        |verb| Event::Requested { operation: Uuid::from_u128(7), verb, open_passive: false };
     write(&mut facts, Event::TookOver);
     write(&mut facts, request(Verb::Start));
     for spec in STEPS {
@@ -95,8 +96,11 @@ fn nothing_follows_from_a_look_that_saw_nothing() {
 fn the_fence_ends_idle_sessions_at_once_and_working_ones_after_their_grace() {
     let facts = at(Step::FenceActive);
     let mut world = fenced_world();
-    let mut fence =
-        FenceView { older_sessions: vec![session(false)], since_change_ms: 10, ..FenceView::default() };
+    let mut fence = FenceView {
+        older_sessions: vec![session(false)],
+        since_change_ms: 10,
+        ..FenceView::default()
+    };
     world.source.fence = Seen::Present(fence.clone());
     assert!(matches!(decide(&facts, &world, &policy()), Decision::Wait(_)));
     fence.since_change_ms = 200;

@@ -1,0 +1,140 @@
+//! Any walk through the journal's words: what is refused changes nothing, what is accepted is
+//! read back as the same facts.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::lsn::Lsn;
+use crate::side::Direction;
+use crate::steps::STEPS;
+
+/// Events that may or may not be legal at some point; most are, at one.
+fn candidates(facts: &Facts, salt: u8) -> Vec<Event> {
+    let id = Uuid::from_u128(u128::from(facts.next_seq));
+    let step = facts.step().unwrap_or(STEPS[usize::from(salt) % STEPS.len()].step);
+    let running = facts.operations.iter().rev().find(|o| o.state == OperationState::Running);
+    let verbs = [
+        Verb::Start,
+        Verb::Cutover,
+        Verb::Rollback,
+        Verb::Abort,
+        Verb::Pause,
+        Verb::Resume,
+        Verb::Finish,
+        Verb::Abandon,
+    ];
+    let mut events: Vec<Event> = verbs
+        .into_iter()
+        .map(|verb| Event::Requested { operation: id, verb, open_passive: salt.is_multiple_of(2) })
+        .collect();
+    events.extend([
+        Event::TookOver,
+        Event::Intended { step, intent: Intent::Fence { side: facts.kind().from() } },
+        Event::Intended { step, intent: Intent::CopyRows { snapshot_lsn: Lsn(u64::from(salt)) } },
+        Event::Intended {
+            step,
+            intent: Intent::StartStream { direction: Direction::Forward, at_lsn: Lsn(1) },
+        },
+        Event::Completed { step, evidence: Evidence::Nothing },
+        Event::Completed { step, evidence: Evidence::Subscription { slot: "slot".to_owned() } },
+        Event::Unwinding { blockers: vec![Blocker::new("aborted", "a person", "")] },
+        Event::Undone { step: step.min(Step::FenceActive) },
+        Event::LineCrossed,
+        Event::OperationEnded {
+            operation: running.map_or(id, |operation| operation.id),
+            state: OperationState::Aborted,
+            problem: None,
+            blockers: Vec::new(),
+        },
+    ]);
+    events
+}
+
+/// Folds what is accepted of a walk, and returns it with the facts.
+fn walk(choices: &[(u8, u8)]) -> (Vec<Entry>, Facts) {
+    let mut facts = Facts::default();
+    let mut entries = Vec::new();
+    for (at, (choice, salt)) in choices.iter().enumerate() {
+        let mut events = candidates(&facts, *salt);
+        let event = events.swap_remove(usize::from(*choice) % events.len());
+        let epoch = facts.epoch + i64::from(event == Event::TookOver);
+        let at = Timestamp::from_second(at as i64).unwrap();
+        let entry = Entry { seq: facts.next_seq, at, epoch, event };
+        let before = facts.clone();
+        match facts.fold(&entry) {
+            Ok(()) => entries.push(entry),
+            Err(_) => assert_eq!(facts, before, "a refused entry changes nothing"),
+        }
+    }
+    (entries, facts)
+}
+
+/// Walks that mostly go forward, so that they reach the later phases too.
+fn choices() -> impl Strategy<Value = Vec<(u8, u8)>> {
+    // 0, 1 and 2 ask for start, cutover and rollback; 8 takes over, 12 completes the step.
+    let choice =
+        prop_oneof![3 => 0..18u8, 1 => Just(0u8), 1 => Just(1), 1 => Just(2), 12 => Just(12)];
+    prop::collection::vec((choice, any::<u8>()), 1..160)
+}
+
+proptest! {
+    #[test]
+    fn a_journal_that_was_written_is_read_back_as_the_same_facts(choices in choices()) {
+        let (entries, facts) = walk(&choices);
+        let text: Vec<String> =
+            entries.iter().map(|entry| serde_json::to_string(entry).unwrap()).collect();
+        let read: Vec<Entry> = text.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        prop_assert_eq!(&read, &entries);
+        prop_assert_eq!(Facts::replay(&read).unwrap(), facts);
+    }
+
+    #[test]
+    fn a_journal_with_an_entry_lost_or_doubled_is_refused(choices in choices(), at in any::<prop::sample::Index>()) {
+        let (entries, _) = walk(&choices);
+        prop_assume!(entries.len() > 1);
+        let index = at.index(entries.len() - 1);
+        let mut lost = entries.clone();
+        lost.remove(index);
+        prop_assert!(Facts::replay(&lost).is_err());
+        let mut doubled = entries;
+        doubled.insert(index, doubled[index].clone());
+        prop_assert!(Facts::replay(&doubled).is_err());
+    }
+
+    #[test]
+    fn the_active_side_changes_only_with_a_switchover_that_was_confirmed(choices in choices()) {
+        let (entries, _) = walk(&choices);
+        let mut facts = Facts::default();
+        for entry in &entries {
+            let before = facts.active;
+            facts.fold(entry).unwrap();
+            let confirmed = matches!(entry.event, Event::Completed { step: Step::Confirm, .. });
+            prop_assert_eq!(before != facts.active, confirmed);
+        }
+    }
+
+    #[test]
+    fn nothing_is_taken_back_behind_the_line(choices in choices()) {
+        let (entries, _) = walk(&choices);
+        let mut facts = Facts::default();
+        for entry in &entries {
+            let behind = facts.switchover().is_some_and(|s| s.unwinding.is_none() && s.step > LINE);
+            facts.fold(entry).unwrap();
+            if behind {
+                prop_assert!(facts.switchover().is_none_or(|s| s.unwinding.is_none()));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_walks_reach_every_phase_of_a_switchover() {
+    let forward = |verb: u8| [vec![(verb, 0)], vec![(12, 0); 10]].concat();
+    let mut path = vec![(8, 0), (0, 0)];
+    path.extend(vec![(12, 0); 16]);
+    path.extend(forward(1));
+    path.extend(forward(2));
+    let (_, facts) = walk(&path);
+    assert_eq!(facts.phase(), Phase::Ready);
+    assert_eq!(facts.operations.len(), 3);
+}
