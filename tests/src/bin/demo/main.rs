@@ -195,7 +195,8 @@ impl Stage {
     fn command(&self, verb: &str) -> CommandOutput {
         println!("\n$ pgferry {verb} {MIGRATION}");
         let output = self.daemon.command(&[verb, MIGRATION]);
-        for line in output.stdout.lines().chain(output.stderr.lines()) {
+        // The talk comes before the result, whichever stream it takes.
+        for line in output.stderr.lines().chain(output.stdout.lines()) {
             println!("  {line}");
         }
         assert_eq!(output.code, Some(0), "pgferry {verb} failed; {}", self.status());
