@@ -129,7 +129,7 @@ fn killed_in_both_kinds(step: &str) {
             restart_at(&mut daemon, &format!("{place}:{step}"));
             assert_eq!(rest(&daemon), kind.from());
             wait_for_go(&daemon);
-            let _ = daemon.try_post(&format!("/v1/migrations/shop/{kind}"), &serde_json::json!({}));
+            order_and_die(&daemon, kind.as_str());
             daemon.wait_for_end(SOON);
 
             daemon.serve();

@@ -34,9 +34,15 @@ pub(crate) fn wait_for_go(daemon: &Daemon) {
 
 /// Gives an order that may end the daemon before it has answered; a refusal fails the test.
 pub(crate) fn order_and_die(daemon: &Daemon, verb: &str) {
-    if let Ok(answer) = daemon.try_post(&format!("/v1/migrations/shop/{verb}"), &json!({})) {
-        assert_eq!(answer.status, 202, "{verb} was refused: {}", answer.body);
-    }
+    eventually(&format!("{verb} to be taken"), SOON, || {
+        match daemon.try_post(&format!("/v1/migrations/shop/{verb}"), &json!({})) {
+            // It died before it could answer: the order was taken.
+            Err(_) => Ok(()),
+            Ok(answer) if answer.status == 202 => Ok(()),
+            // A verdict may turn for a moment on a busy machine.
+            Ok(answer) => Err(answer.body.to_string()),
+        }
+    });
 }
 
 /// Proves that the writers write on the active side, and there only; that no promise was broken;

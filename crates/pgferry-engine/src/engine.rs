@@ -102,6 +102,11 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
         &self.world
     }
 
+    /// Whether the journal has been removed, as the last act: no lease is needed any more.
+    pub fn journal_is_dropped(&self) -> bool {
+        self.journal_dropped
+    }
+
     /// The cluster that this engine acts on.
     pub fn cluster(&self) -> &C {
         &self.cluster
@@ -120,6 +125,10 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
         if let Course::Ended(_) = self.facts.course {
             self.condition = None;
             return Ok(Turn::Ended);
+        }
+        // Found out at rest, and not by the first append of a switchover.
+        if self.journal.is_lost() && !self.journal_dropped {
+            return Err(LeadershipLost("the journal's session has ended".to_owned()));
         }
         self.world = self.cluster.observe(&self.facts).await;
         self.wake_streams().await?;

@@ -32,6 +32,9 @@ pub trait Journal: Send {
         &mut self,
         entries: &[Entry],
     ) -> impl Future<Output = Result<(), LeadershipLost>> + Send;
+
+    /// Whether it is known already that the next append would fail. Asks nobody.
+    fn is_lost(&self) -> bool;
 }
 
 /// This daemon may not act any more, or cannot know whether it may.

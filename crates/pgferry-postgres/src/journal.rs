@@ -292,6 +292,10 @@ impl Leader {
 }
 
 impl Journal for Leader {
+    fn is_lost(&self) -> bool {
+        self.client.is_closed()
+    }
+
     async fn append(&mut self, entries: &[Entry]) -> Result<(), LeadershipLost> {
         let mut seqs = Vec::new();
         let mut times = Vec::new();

@@ -168,4 +168,8 @@ impl Journal for Stage {
         }
         Err(LeadershipLost("the daemon died".to_owned()))
     }
+
+    fn is_lost(&self) -> bool {
+        false
+    }
 }

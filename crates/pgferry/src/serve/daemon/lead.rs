@@ -130,7 +130,7 @@ impl Daemon {
         }
         let job_ended = self.cluster.job_ended();
         loop {
-            if renewal.is_finished() {
+            if renewal.is_finished() && !engine.journal_is_dropped() {
                 return Err(LeadershipLost("the lease was lost".to_owned()));
             }
             let turn = engine.tick().await?;
