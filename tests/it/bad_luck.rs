@@ -12,7 +12,7 @@ use pgferry_tests::{
 };
 use serde_json::json;
 
-use crate::settled::{SOON, assert_whole, rest};
+use crate::settled::{SOON, assert_whole, rest, wait_for_go, wait_for_verdict};
 
 #[test]
 fn an_unreachable_server_leaves_the_daemon_running_and_not_ready() {
@@ -181,7 +181,7 @@ fn a_stall_budget_that_is_used_up_opens_the_active_side_again() {
     drop(stuck);
     assert_whole(&pair, &ledger, Side::Source);
 
-    daemon.wait_until("the lag to shrink", |m| m["forward"]["lag_seconds"].as_f64() < Some(0.5));
+    wait_for_go(&daemon);
     daemon.succeed("cutover");
     assert_whole(&pair, &ledger, Side::Destination);
 }
@@ -233,6 +233,7 @@ fn restarts_while_following(side: Side) {
         assert_eq!(rest(&daemon), Side::Source);
         assert_whole(&pair, &ledger, Side::Source);
     }
+    wait_for_go(&daemon);
     daemon.succeed("cutover");
     assert_whole(&pair, &ledger, Side::Destination);
 }
@@ -254,11 +255,24 @@ fn a_table_made_after_the_start_blocks_the_cutover_by_name() {
     assert_eq!(dry_run.code, Some(2), "{dry_run:?}");
     assert!(pair.is_open(Side::Source));
     pair.load("DROP TABLE bank.late");
-    eventually("the verdict to go", SOON, || {
-        let verdict = daemon.try_get("/v1/migrations/shop/verdict")?.body;
-        if verdict["go"] == true { Ok(()) } else { Err(verdict.to_string()) }
-    });
+    wait_for_verdict(&daemon);
     content::wait_until_settled(&pair, SOON);
+}
+
+#[test]
+fn a_verdict_that_goes_is_kept_also_right_after_a_restart() {
+    let pair = Pair::with_bank();
+    let mut daemon = Daemon::for_bank(&pair);
+    let ledger = Ledger::over(&pair);
+    daemon.bring_to_ready();
+    for (verb, active) in [("cutover", Side::Destination), ("rollback", Side::Source)] {
+        daemon.kill();
+        daemon.serve();
+        rest(&daemon);
+        wait_for_verdict(&daemon);
+        daemon.succeed(verb);
+        assert_whole(&pair, &ledger, active);
+    }
 }
 
 /// Waits until the daemon says why it is not ready, in words that contain all of `told`.

@@ -23,9 +23,17 @@ pub(crate) fn rest(daemon: &Daemon) -> Side {
     }
 }
 
-/// Waits until the daemon says that nothing stands in the way. After a restart it has to look at
-/// both servers first, and pglogical's workers may have to come back.
+/// Waits until the daemon says that nothing stands in the way and has measured both streams. After
+/// a restart it has to look at both servers first, and pglogical's workers may have to come back.
 pub(crate) fn wait_for_go(daemon: &Daemon) {
+    wait_for_verdict(daemon);
+    daemon.wait_until("the lag of both streams", |m| {
+        m["forward"]["lag_seconds"].is_number() && m["reverse"]["lag_seconds"].is_number()
+    });
+}
+
+/// Waits until the verdict on the next switchover is to go.
+pub(crate) fn wait_for_verdict(daemon: &Daemon) {
     eventually("the verdict to go", PHASE_DEADLINE, || {
         let verdict = daemon.try_get("/v1/migrations/shop/verdict")?.body;
         if verdict["go"] == true { Ok(()) } else { Err(verdict.to_string()) }
