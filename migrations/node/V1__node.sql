@@ -23,7 +23,8 @@ COMMENT ON COLUMN pgferry.node.revision IS
 
 CREATE TABLE pgferry.fenced_role (
     role             name PRIMARY KEY,
-    previous_setting text NULL
+    previous_setting text NULL,
+    lifted_at        timestamptz NULL
 );
 COMMENT ON TABLE pgferry.fenced_role IS
     'pgferry: roles fenced on this side, with what lifting the fence restores';

@@ -14,8 +14,8 @@ use uuid::Uuid;
 use crate::failpoint;
 use crate::ports::{Cluster, Condition, ConditionKind, Fault, Journal, LeadershipLost};
 
-/// pglogical itself waits five seconds before it restarts a worker that crashed.
-const WAKE_EVERY: SignedDuration = SignedDuration::from_secs(6);
+/// Between two acts of upkeep; pglogical itself waits five seconds before it restarts a worker.
+const UPKEEP: SignedDuration = SignedDuration::from_secs(6);
 
 /// What a turn came to, and so when the next one is due.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,7 +43,7 @@ pub struct Engine<C, J> {
     verdict: Vec<Blocker>,
     world: World,
     journal_dropped: bool,
-    woken_at: Option<Timestamp>,
+    kept_at: Option<Timestamp>,
 }
 
 impl<C: Cluster, J: Journal> Engine<C, J> {
@@ -70,7 +70,7 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
             verdict: Vec::new(),
             world: World::default(),
             journal_dropped: false,
-            woken_at: None,
+            kept_at: None,
         };
         engine.note(epoch, Event::TookOver)?;
         engine.flush().await?;
@@ -131,7 +131,7 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
             return Err(LeadershipLost("the journal's session has ended".to_owned()));
         }
         self.world = self.cluster.observe(&self.facts).await;
-        self.wake_streams().await?;
+        self.keep_up().await?;
         if matches!(self.facts.course, Course::AtRest | Course::Planned) {
             self.verdict = verdict(&self.facts, &self.world, &self.policy);
             self.condition = None;
@@ -175,23 +175,20 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
         }
     }
 
-    /// Not journaled: it belongs to no step, changes nothing that is recorded, and is harmless
-    /// however often it is done.
-    async fn wake_streams(&mut self) -> Result<(), LeadershipLost> {
-        let due = self.woken_at.is_none_or(|at| self.world.now.duration_since(at) >= WAKE_EVERY);
-        let Some(direction) = pgferry_plan::decide::asleep(&self.world).filter(|_| due) else {
-            return Ok(());
-        };
-        self.woken_at = Some(self.world.now);
-        tracing::warn!(%direction, "the stream is down: waking pglogical");
-        let action = Action::EnableSubscription { direction };
+    /// Not journaled: it belongs to no step, and a later look shows by itself what it did.
+    async fn keep_up(&mut self) -> Result<(), LeadershipLost> {
+        let due = self.kept_at.is_none_or(|at| self.world.now.duration_since(at) >= UPKEEP);
+        let upkeep = pgferry_plan::decide::upkeep(&self.facts, &self.world).filter(|_| due);
+        let Some(action) = upkeep else { return Ok(()) };
+        self.kept_at = Some(self.world.now);
+        tracing::warn!(?action, "upkeep");
         match self.cluster.apply(&action, &self.facts).await {
             Ok(()) => Ok(()),
             Err(Fault::EpochRaised) => {
                 Err(LeadershipLost("another daemon has raised the epoch on a node".to_owned()))
             }
             Err(Fault::Failed(blocker)) => {
-                tracing::warn!(message = blocker.message, "could not wake pglogical");
+                tracing::warn!(message = blocker.message, "upkeep failed");
                 Ok(())
             }
         }
@@ -210,8 +207,7 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
             self.world = self.cluster.observe(&self.facts).await;
         }
         let operation = Uuid::now_v7();
-        let admitted =
-            admit(&self.facts, &self.world, &self.policy, verb, open_passive, operation);
+        let admitted = admit(&self.facts, &self.world, &self.policy, verb, open_passive, operation);
         match admitted {
             Err(refusal) => Ok(Err(refusal)),
             Ok(events) => {
@@ -271,8 +267,8 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
     async fn act(&mut self, action: &Action) -> Result<Turn, LeadershipLost> {
         let Some(step) = self.facts.step() else { return Ok(Turn::AtRest) };
         let intent = action.intent();
-        let repeated = self.facts.intents.contains(&intent);
-        if !repeated {
+        let repeated = intent.as_ref().is_none_or(|intent| self.facts.intents.contains(intent));
+        if let Some(intent) = intent.filter(|_| !repeated) {
             tracing::info!(%step, ?intent, "acting");
             self.note(self.facts.epoch, Event::Intended { step, intent })?;
         }
@@ -302,14 +298,18 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
     }
 
     fn can_be_taken_back(&self) -> bool {
-        self.facts
-            .switchover()
-            .is_some_and(|switchover| switchover.unwinding.is_none() && switchover.step.before_line())
+        self.facts.switchover().is_some_and(|switchover| {
+            switchover.unwinding.is_none() && switchover.step.before_line()
+        })
     }
 
     async fn unwind(&mut self, blockers: Vec<Blocker>) -> Result<Turn, LeadershipLost> {
         if let Some(blocker) = blockers.first() {
-            tracing::warn!(code = blocker.code, message = blocker.message, "taking the switchover back");
+            tracing::warn!(
+                code = blocker.code,
+                message = blocker.message,
+                "taking the switchover back"
+            );
         }
         self.note(self.facts.epoch, Event::Unwinding { blockers })?;
         self.flush().await?;

@@ -70,6 +70,11 @@ pub enum Action {
         /// Which.
         direction: Direction,
     },
+    /// Wake the worker of a subscription that is enabled; never enables one.
+    WakeSubscription {
+        /// Which.
+        direction: Direction,
+    },
     /// Replace the empty set of a disabled subscription by the real ones.
     SwapSets {
         /// Which.
@@ -188,17 +193,18 @@ pub struct SetAddition {
 }
 
 impl Action {
-    /// What the journal keeps of it.
+    /// What the journal keeps of it; None for what leaves nothing that a later look would have to
+    /// recognise: within the stall each entry costs a flush to disk.
     #[must_use]
-    pub fn intent(&self) -> Intent {
-        match self {
+    pub fn intent(&self) -> Option<Intent> {
+        let intent = match self {
             Action::Install { side, node_id, creates_extension } => Intent::Install {
                 side: *side,
                 node_id: *node_id,
                 creates_extension: *creates_extension,
             },
             Action::Fence { side, .. } => Intent::Fence { side: *side },
-            Action::EndSessions { side, .. } => Intent::EndSessions { side: *side },
+            Action::EndSessions { .. } | Action::WakeSubscription { .. } => return None,
             Action::CreateNode { side } => Intent::CreateNode { side: *side },
             Action::CopySchema => Intent::CopySchema,
             Action::AddToSets { side, .. } => Intent::AddToSets { side: *side },
@@ -227,7 +233,7 @@ impl Action {
             }
             Action::SetSequences { side, .. } => Intent::SetSequences { side: *side },
             Action::Yield { side, .. } => Intent::Yield { side: *side },
-            Action::Open { side, .. } => Intent::Open { side: *side },
+            Action::Open { side, revision } => Intent::Open { side: *side, revision: *revision },
             Action::DropSubscription { direction } => {
                 Intent::DropSubscription { direction: *direction }
             }
@@ -238,6 +244,7 @@ impl Action {
             Action::ArchiveJournal => Intent::ArchiveJournal,
             Action::DropJournal => Intent::DropJournal,
             Action::StopJob => Intent::StopJob,
-        }
+        };
+        Some(intent)
     }
 }

@@ -18,13 +18,13 @@ pub(crate) use gate::{fence_blockers, stream_blockers};
 use crate::action::Action;
 use crate::facts::{Course, Facts, milliseconds};
 use crate::finding::Blocker;
-use crate::journal::Evidence;
+use crate::journal::{Evidence, Verb};
 use crate::lag::StreamStatus;
 use crate::name::MigrationName;
 use crate::seen::Seen;
 use crate::side::Direction;
 use crate::steps::Step;
-use crate::world::{JobView, World};
+use crate::world::{JobView, NodeState, World};
 
 /// What follows from a look.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,7 +67,7 @@ pub fn decide(facts: &Facts, world: &World, policy: &Policy) -> Decision {
         Course::SetUp(step) => decide_step(*step, facts, world, policy),
         Course::End { step, .. } => decide_step(*step, facts, world, policy),
         Course::Switchover(switchover) if switchover.unwinding.is_some() => {
-            switchover::undo(switchover, world)
+            switchover::undo(facts, switchover, world)
         }
         Course::Switchover(switchover) => decide_step(switchover.step, facts, world, policy),
         Course::Planned | Course::AtRest | Course::Ended(_) => {
@@ -149,14 +149,45 @@ pub fn out_of_time(facts: &Facts, world: &World, policy: &Policy) -> Option<Bloc
     }
 }
 
-/// A subscription that is enabled and without a worker. pglogical's manager may sleep for minutes
-/// before it looks again, after either server was restarted; enabling what is enabled wakes it.
+/// What keeps a migration in order beside its steps: nothing that a step depends on, and nothing
+/// that has to be remembered.
+///
+/// A subscription without a worker is woken: pglogical's manager may sleep for minutes after
+/// either server was restarted. Only where the plan wants that stream to run; the forward one must
+/// stay at rest until the rows are copied. A role that may write since the passive side was closed
+/// is closed out too, and its sessions are ended.
 #[must_use]
-pub fn asleep(world: &World) -> Option<Direction> {
-    let lag = world.lag.present()?;
-    Direction::BOTH
-        .into_iter()
-        .find(|direction| lag.stream(*direction).status == StreamStatus::Down)
+pub fn upkeep(facts: &Facts, world: &World) -> Option<Action> {
+    let runs = |direction| match (&facts.course, direction) {
+        (Course::AtRest, _) => true,
+        (Course::SetUp(step), Direction::Forward) => *step > Step::StartForwardStream,
+        (Course::SetUp(step), Direction::Reverse) => *step > Step::CreateReverseSubscription,
+        (Course::Switchover(switchover), _) => switchover.step == Step::Confirm,
+        (Course::End { step, verb, .. }, _) => *step == Step::DrainBoth && *verb == Verb::Finish,
+        (Course::Planned | Course::Ended(_), _) => false,
+    };
+    if let Seen::Present(lag) = &world.lag {
+        for direction in Direction::BOTH {
+            if runs(direction) && lag.stream(direction).status == StreamStatus::Down {
+                return Some(Action::WakeSubscription { direction });
+            }
+        }
+    }
+    let side = facts.active.other();
+    let (Seen::Present(record), Seen::Present(fence)) =
+        (&world.node(side).record, &world.node(side).fence)
+    else {
+        return None;
+    };
+    if facts.course != Course::AtRest || record.state == NodeState::Open {
+        return None;
+    }
+    if !fence.unfenced.is_empty() {
+        let (revision, roles) = (record.revision, fence.unfenced.clone());
+        return Some(Action::Fence { side, revision, roles });
+    }
+    let sessions: Vec<_> = fence.older_sessions.iter().map(|session| session.id.clone()).collect();
+    (!sessions.is_empty()).then_some(Action::EndSessions { side, sessions })
 }
 
 /// Looks at the background job first: a step that works through one waits while it runs.

@@ -31,6 +31,8 @@ pub struct Facts {
     pub intents: Vec<Intent>,
     /// The ids of the nodes' records, source first.
     pub node_ids: [Option<Uuid>; 2],
+    /// Both nodes were seen to carry their record, and were not told to drop it.
+    pub installed: bool,
     /// Whether pgferry made the extension, source first.
     pub made_extension: [bool; 2],
     /// The snapshot that the copy was last begun under.
@@ -162,6 +164,7 @@ impl Default for Facts {
             operations: Vec::new(),
             intents: Vec::new(),
             node_ids: [None, None],
+            installed: false,
             made_extension: [false, false],
             copy_lsn: None,
             copy_began_at: None,
@@ -257,6 +260,12 @@ impl Facts {
     #[must_use]
     pub fn node_id(&self, side: Side) -> Option<Uuid> {
         self.node_ids[side as usize]
+    }
+
+    /// The id that a side's record must carry now; None while it may have none.
+    #[must_use]
+    pub fn expected_id(&self, side: Side) -> Option<Uuid> {
+        self.node_id(side).filter(|_| self.installed)
     }
 
     /// The token of the marker that was intended for this side in the present step.
@@ -431,6 +440,9 @@ impl Facts {
             Evidence::Copied { .. } => self.copied = Some(evidence.clone()),
             Evidence::Leftovers { left } => self.leftovers.clone_from(left),
         }
+        // DropNodes is the last step before the records themselves are removed.
+        self.installed =
+            (self.installed || step == Step::InstallPglogical) && step != Step::DropNodes;
         self.intents.clear();
         let next = step.next();
         match &mut self.course {

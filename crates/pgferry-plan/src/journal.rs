@@ -166,7 +166,6 @@ pub enum Event {
 pub enum Intent {
     Install { side: Side, node_id: Uuid, creates_extension: bool },
     Fence { side: Side },
-    EndSessions { side: Side },
     CreateNode { side: Side },
     CopySchema,
     AddToSets { side: Side },
@@ -183,7 +182,7 @@ pub enum Intent {
     WriteMarker { side: Side, token: u64 },
     SetSequences { side: Side },
     Yield { side: Side },
-    Open { side: Side },
+    Open { side: Side, revision: i64 },
     DropSubscription { direction: Direction },
     DropSlot { side: Side },
     DropOrigin { side: Side },

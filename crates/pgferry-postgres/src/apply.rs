@@ -52,6 +52,10 @@ impl PgCluster {
                 let sql = statements::enable_subscription(&name.subscription(*direction));
                 self.on_subscriber(*direction, guard, &sql).await
             }
+            Action::WakeSubscription { direction } => {
+                let sql = statements::wake_subscription(&name.subscription(*direction));
+                self.on_subscriber(*direction, guard, &sql).await
+            }
             Action::SwapSets { direction } => {
                 let sql = statements::swap_sets(&name.subscription(*direction), name);
                 self.on_subscriber(*direction, guard, &sql).await
@@ -89,7 +93,9 @@ impl PgCluster {
             }
             Action::Remove { side, extension } => self.remove(*side, *extension, guard).await,
             Action::ArchiveJournal => self.archive_journal(facts).await,
-            Action::DropJournal => self.journal.drop(name, facts.epoch).await.map_err(journal_fault),
+            Action::DropJournal => {
+                self.journal.drop(name, facts.epoch).await.map_err(journal_fault)
+            }
             Action::StopJob => {
                 self.shut_down().await;
                 Ok(())
@@ -211,7 +217,9 @@ impl PgCluster {
         };
         let (triggers, guarded) = look.await.map_err(|error| node.fault(&error))?;
         for drop in triggers {
-            unless_forbidden(node.mutate(guard, &format!("SET LOCAL lock_timeout = '1s'; {drop}")).await)?;
+            unless_forbidden(
+                node.mutate(guard, &format!("SET LOCAL lock_timeout = '1s'; {drop}")).await,
+            )?;
         }
         if extension {
             unless_forbidden(node.mutate(guard, statements::DROP_EXTENSION).await)?;
@@ -224,10 +232,7 @@ impl PgCluster {
     }
 
     async fn archive_journal(&self, facts: &Facts) -> Result<(), Fault> {
-        self.journal
-            .archive(&self.config.name, facts)
-            .await
-            .map_err(journal_fault)?;
+        self.journal.archive(&self.config.name, facts).await.map_err(journal_fault)?;
         self.archived.store(true, std::sync::atomic::Ordering::Relaxed);
         Ok(())
     }
@@ -252,7 +257,7 @@ fn journal_fault(error: crate::journal::JournalError) -> Fault {
 
 /// A role that was dropped behind the fence has no setting to restore.
 const FENCED_THAT_EXIST: &str = "SELECT f.role::text, f.previous_setting FROM pgferry.fenced_role f \
-    JOIN pg_catalog.pg_roles r ON r.rolname = f.role";
+    JOIN pg_catalog.pg_roles r ON r.rolname = f.role WHERE f.lifted_at IS NULL";
 
 const MAY_USE_ORIGINS: &str = "\
     SELECT bool_and(has_function_privilege(p.oid, 'EXECUTE')) FROM pg_catalog.pg_proc p \
@@ -266,4 +271,3 @@ const TRUNCATE_TRIGGERS: &str = "\
     FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid \
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
     WHERE starts_with(t.tgname, 'queue_truncate_trigger_') AND n.nspname <> 'pgferry'";
-

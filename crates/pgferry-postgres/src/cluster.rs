@@ -42,6 +42,8 @@ pub struct Inner {
     pub(crate) jobs: Jobs,
     pub(crate) held: Mutex<Option<HeldSnapshot>>,
     progress: Mutex<CopyProgress>,
+    /// Both catalogs' fingerprints when a full comparison last found nothing drifted.
+    pub(crate) undrifted: Mutex<Option<[i64; 2]>>,
     /// The side whose database holds the journal; None when it is in a third place.
     pub(crate) journal_side: Option<Side>,
     pub(crate) journal: crate::journal::Place,
@@ -92,6 +94,7 @@ impl PgCluster {
             jobs: Jobs::default(),
             held: Mutex::default(),
             progress: Mutex::default(),
+            undrifted: Mutex::default(),
             journal_side: journal.side(),
             journal,
             archived: AtomicBool::new(false),
@@ -102,7 +105,8 @@ impl PgCluster {
     /// What stands in the way of a migration, looked at afresh; writes nothing.
     pub async fn preflight(&self, facts: &Facts) -> Vec<Finding> {
         let started = facts.course != Course::Planned;
-        let beyond = |step| facts.step().is_some_and(|at| at > step) || facts.step().is_none() && started;
+        let beyond =
+            |step| facts.step().is_some_and(|at| at > step) || facts.step().is_none() && started;
         let progress = Progress {
             started,
             nodes: beyond(Step::FenceDestination),
@@ -115,17 +119,10 @@ impl PgCluster {
             fence_exclusions: self.config.fence.exclude_roles.clone(),
             progress,
         };
-        let (source, destination) = tokio::join!(
-            self.node(Side::Source).client(),
-            self.node(Side::Destination).client()
-        );
+        let (source, destination) =
+            tokio::join!(self.node(Side::Source).client(), self.node(Side::Destination).client());
         let ours = self.our_roles();
-        let facts = observe(
-            reached(&source),
-            reached(&destination),
-            &policy,
-            &ours,
-        );
+        let facts = observe(reached(&source), reached(&destination), &policy, &ours);
         preflight::check(&facts.await)
     }
     /// Opens the side that a switchover has fenced, when the journal cannot be written any more and

@@ -39,7 +39,7 @@ pub struct HeartbeatError {
 /// `beat_at` is the time of the statement, not of its commit: a commit that hangs is lag.
 const BEAT_SQL: &str = "\
     UPDATE pgferry.heartbeat SET beat = beat + 1, beat_at = clock_timestamp() \
-    WHERE side = $1 AND EXISTS (SELECT FROM pgferry.node WHERE epoch = $2) \
+    WHERE side = $1 AND EXISTS (SELECT FROM pgferry.node WHERE epoch = $2 AND side = $1) \
     RETURNING beat";
 
 const PREPARE_SQL: &str = "SET synchronous_commit = local";

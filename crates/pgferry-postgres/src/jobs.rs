@@ -51,7 +51,8 @@ impl Jobs {
         }
         let cancel = CancellationToken::new();
         let result = Arc::new(Mutex::new(None));
-        let (slot, ended, work) = (Arc::clone(&result), Arc::clone(&self.ended), work(cancel.clone()));
+        let (slot, ended, work) =
+            (Arc::clone(&result), Arc::clone(&self.ended), work(cancel.clone()));
         let handle = tokio::spawn(async move {
             let outcome = work.await;
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
@@ -66,10 +67,9 @@ impl Jobs {
         let state = self.settled();
         match (&state.running, &state.failed) {
             (Some(running), _) => Seen::Present(JobView::Running(running.what.to_owned())),
-            (None, Some((blocker, retry_at))) => Seen::Present(JobView::Failed {
-                blocker: blocker.clone(),
-                retry_at: *retry_at,
-            }),
+            (None, Some((blocker, retry_at))) => {
+                Seen::Present(JobView::Failed { blocker: blocker.clone(), retry_at: *retry_at })
+            }
             (None, None) => Seen::Absent,
         }
     }
@@ -121,7 +121,12 @@ impl State {
     fn fail(&mut self, blocker: Blocker) {
         let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(5)).min(LONGEST_PAUSE);
         self.failures += 1;
-        tracing::warn!(code = blocker.code, message = blocker.message, ?pause, "background job failed");
+        tracing::warn!(
+            code = blocker.code,
+            message = blocker.message,
+            ?pause,
+            "background job failed"
+        );
         let now = Timestamp::now();
         self.failed = Some((blocker, now.checked_add(pause).unwrap_or(now)));
     }

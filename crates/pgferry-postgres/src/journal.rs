@@ -26,8 +26,9 @@ use crate::node::{describe, is_missing};
 pub const LEASE_TIME: Duration = Duration::from_secs(4);
 /// How often it is renewed.
 pub const RENEWAL: Duration = Duration::from_secs(1);
-/// An answer that takes longer is none.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// An answer that takes longer is none: a server that is frozen, or behind a network that is cut,
+/// must not hold up who has a fence to open.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// The database that holds the journals.
 #[derive(Clone)]
@@ -61,6 +62,9 @@ pub enum JournalError {
         /// What does not fit.
         reason: String,
     },
+    /// Its database did not answer in time.
+    #[error("the journal's database does not answer")]
+    NoAnswer,
     /// Another daemon leads.
     #[error("another daemon leads this migration")]
     NotLeader,
@@ -134,6 +138,10 @@ impl Place {
     /// # Errors
     /// When they could not be made.
     pub async fn create(&self) -> Result<(), JournalError> {
+        in_time(self.create_now()).await
+    }
+
+    async fn create_now(&self) -> Result<(), JournalError> {
         let mut client = self.client().await?;
         let result = migrate_journal(&mut client).await;
         if result.is_err() {
@@ -147,7 +155,17 @@ impl Place {
     ///
     /// # Errors
     /// When it could not be read, or is not understood.
-    pub async fn load(&self, migration: &MigrationName) -> Result<Option<Vec<Entry>>, JournalError> {
+    pub async fn load(
+        &self,
+        migration: &MigrationName,
+    ) -> Result<Option<Vec<Entry>>, JournalError> {
+        in_time(self.load_now(migration)).await
+    }
+
+    async fn load_now(
+        &self,
+        migration: &MigrationName,
+    ) -> Result<Option<Vec<Entry>>, JournalError> {
         let client = self.client().await?;
         let rows = match client.query(LOAD, &[&migration.as_str()]).await {
             Ok(rows) => rows,
@@ -175,6 +193,15 @@ impl Place {
     /// # Errors
     /// When the journal could not be asked.
     pub async fn lead(
+        &self,
+        migration: &MigrationName,
+        holder: Uuid,
+        first: bool,
+    ) -> Result<(Lead, Option<Leader>), JournalError> {
+        in_time(self.lead_now(migration, holder, first)).await
+    }
+
+    async fn lead_now(
         &self,
         migration: &MigrationName,
         holder: Uuid,
@@ -224,7 +251,9 @@ impl Place {
         }
         let others: bool = transaction.query_one(OTHER_MIGRATIONS, &[&name]).await?.try_get(0)?;
         if others {
-            transaction.execute("DELETE FROM pgferry.journal WHERE migration = $1", &[&name]).await?;
+            transaction
+                .execute("DELETE FROM pgferry.journal WHERE migration = $1", &[&name])
+                .await?;
             transaction.execute("DELETE FROM pgferry.lease WHERE migration = $1", &[&name]).await?;
         } else {
             transaction.batch_execute(DROP_TABLES).await?;
@@ -232,6 +261,12 @@ impl Place {
         transaction.commit().await?;
         Ok(())
     }
+}
+
+async fn in_time<T>(
+    work: impl Future<Output = Result<T, JournalError>>,
+) -> Result<T, JournalError> {
+    tokio::time::timeout(PATIENCE, work).await.unwrap_or(Err(JournalError::NoAnswer))
 }
 
 /// The one writer of a migration's journal, on a session of its own.
@@ -260,9 +295,8 @@ impl Leader {
             beat.tick().await;
             let attempt = async {
                 let client = place.client().await?;
-                let renewed = client
-                    .execute(RENEW_LEASE, &[&migration.as_str(), &epoch, &seconds])
-                    .await?;
+                let renewed =
+                    client.execute(RENEW_LEASE, &[&migration.as_str(), &epoch, &seconds]).await?;
                 Ok::<_, JournalError>(renewed == 1)
             };
             match tokio::time::timeout(LEASE_TIME, attempt).await {
@@ -282,7 +316,10 @@ impl Leader {
 
     /// Gives the lease up, so that a successor need not wait for its time.
     pub async fn release(self) {
-        let result = self.client.execute(RELEASE_LEASE, &[&self.migration.as_str(), &self.epoch]).await;
+        let name = self.migration.as_str();
+        let parameters: [&(dyn ToSql + Sync); 2] = [&name, &self.epoch];
+        let release = self.client.execute(RELEASE_LEASE, &parameters);
+        let Ok(result) = tokio::time::timeout(PATIENCE, release).await else { return };
         if let Err(error) = result
             && !is_missing(&error)
         {
@@ -311,7 +348,10 @@ impl Journal for Leader {
         let name = self.migration.as_str();
         let parameters: [&(dyn ToSql + Sync); 6] =
             [&name, &self.holder, &self.epoch, &seqs, &times, &events];
-        let append = self.client.execute(APPEND, &parameters);
+        let append = async {
+            let statement = self.client.prepare_cached(APPEND).await?;
+            self.client.execute(&statement, &parameters).await
+        };
         match tokio::time::timeout(PATIENCE, append).await {
             Ok(Ok(written)) if written == entries.len() as u64 => Ok(()),
             Ok(Ok(_)) => Err(LeadershipLost("another daemon took the lease".to_owned())),
@@ -361,8 +401,7 @@ const APPEND: &str = "\
     SELECT $1, e.seq, e.at, $3, e.event FROM leader, \
     unnest($4::bigint[], $5::timestamptz[], $6::jsonb[]) AS e(seq, at, event)";
 
-const OTHER_MIGRATIONS: &str =
-    "SELECT EXISTS (SELECT FROM pgferry.lease WHERE migration <> $1)";
+const OTHER_MIGRATIONS: &str = "SELECT EXISTS (SELECT FROM pgferry.lease WHERE migration <> $1)";
 
 /// RESTRICT, so that whatever else somebody put there stays, and is told.
 const DROP_TABLES: &str = "\

@@ -125,6 +125,12 @@ impl Node {
     pub async fn raise_epoch(&self, epoch: i64) -> Result<(), LookError> {
         self.epoch.store(epoch, Ordering::Relaxed);
         self.pool.retain(|_, _| false);
+        tokio::time::timeout(WAIT, self.raise_epoch_by(epoch))
+            .await
+            .map_err(|_| LookError::Connect(ConnectError::timeout(&self.connector)))?
+    }
+
+    async fn raise_epoch_by(&self, epoch: i64) -> Result<(), LookError> {
         let client = self.client().await?;
         let prefix = format!("pgferry/{}/", self.migration);
         client.execute(END_OLDER_SESSIONS, &[&prefix, &epoch]).await?;
@@ -156,12 +162,15 @@ impl Node {
     /// Runs one guarded mutation.
     pub(crate) async fn mutate(&self, guard: Guard, body: &str) -> Result<(), Fault> {
         let client = self.client().await.map_err(|error| self.fault(&error))?;
-        self.run(&client, &guarded(guard, body)).await
-    }
-
-    /// Runs statements on a given connection.
-    pub(crate) async fn run(&self, client: &Client, sql: &str) -> Result<(), Fault> {
-        client.batch_execute(sql).await.map_err(|error| self.fault(&LookError::from(error)))
+        match client.batch_execute(&guarded(self.side, guard, body)).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                // After a transaction that called pglogical and did not commit, the next commit of
+                // the same session can crash the whole server (2.4.2, seen).
+                drop(Object::take(client));
+                Err(self.fault(&LookError::from(error)))
+            }
+        }
     }
 
     /// What an error means for the engine.
@@ -276,10 +285,20 @@ const WRONG_SERVER: &str = "wrong_server";
 
 async fn identify(client: &Client, side: Side, expected: Option<Uuid>) -> Result<(), String> {
     let row = match client.query_opt(IDENTIFY, &[]).await {
-        Ok(Some(row)) => row,
-        Ok(None) => return Ok(()),
-        Err(error) if is_missing(&error) => return Ok(()),
+        Ok(Some(row)) => Some(row),
+        Ok(None) => None,
+        Err(error) if is_missing(&error) => None,
         Err(error) => return Err(describe(&error)),
+    };
+    let Some(row) = row else {
+        // Absent would be taken for "removed": a server that should have a record and has none is
+        // another one, or a restored one.
+        return match expected {
+            None => Ok(()),
+            Some(_) => Err(format!(
+                "{WRONG_SERVER}: the server configured as {side} does not carry this migration's record"
+            )),
+        };
     };
     let found = row.try_get::<_, String>(0).and_then(|side| Ok((side, row.try_get::<_, Uuid>(1)?)));
     let (found_side, found) = found.map_err(|error| describe(&error))?;
@@ -298,8 +317,7 @@ async fn identify(client: &Client, side: Side, expected: Option<Uuid>) -> Result
 
 const IDENTIFY: &str = "SELECT side, id FROM pgferry.node";
 
-const RAISE_EPOCH: &str =
-    "UPDATE pgferry.node SET epoch = $1 WHERE epoch <= $1 RETURNING epoch";
+const RAISE_EPOCH: &str = "UPDATE pgferry.node SET epoch = $1 WHERE epoch <= $1 RETURNING epoch";
 
 const ANY_RECORD: &str = "SELECT 1 FROM pgferry.node";
 
@@ -319,7 +337,10 @@ mod tests {
     #[test]
     fn a_password_in_an_error_is_never_passed_on() {
         for (text, wanted) in [
-            ("could not connect: host=a password=secret user=b", "could not connect: host=a password=[redacted] user=b"),
+            (
+                "could not connect: host=a password=secret user=b",
+                "could not connect: host=a password=[redacted] user=b",
+            ),
             ("password='it\\'s secret' x", "password=[redacted] x"),
             ("password=a password=b", "password=[redacted] password=[redacted]"),
             ("password='never ends", "password=[redacted]"),

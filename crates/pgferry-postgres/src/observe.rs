@@ -12,7 +12,10 @@ pub(crate) mod sequences;
 pub(crate) mod streams;
 pub(crate) mod tables;
 
+use std::time::Duration;
+
 use jiff::Timestamp;
+use pgferry_plan::world::{NodeRecord, NodeState, NodeView};
 use pgferry_plan::{Course, Direction, Facts, Seen, Side, Step, World};
 
 use crate::cluster::PgCluster;
@@ -29,8 +32,7 @@ impl PgCluster {
         match (&facts.course, facts.step()) {
             (Course::Switchover(switchover), Some(_)) if switchover.unwinding.is_some() => {
                 let from = switchover.kind.from();
-                self.see_record(&mut world, from).await;
-                self.see_fence(&mut world, from, false).await;
+                self.see_pair(&mut world, from, FENCE, RECORD).await;
             }
             (_, Some(step)) => self.look_for(step, facts, &mut world).await,
             (Course::AtRest, None) => self.look_for(Step::CheckVerdict, facts, &mut world).await,
@@ -40,7 +42,7 @@ impl PgCluster {
     }
 
     async fn look_for(&self, step: Step, facts: &Facts, world: &mut World) {
-        let (from, to) = (facts.kind().from(), facts.kind().to());
+        let from = facts.kind().from();
         match step {
             Step::CheckPrerequisites => {
                 world.findings = Seen::Present(self.preflight(facts).await);
@@ -54,7 +56,7 @@ impl PgCluster {
             }
             Step::FenceDestination => {
                 self.see_record(world, Side::Destination).await;
-                self.see_fence(world, Side::Destination, true).await;
+                self.see_fence_and_roles(world, Side::Destination).await;
             }
             Step::CreateNodes => self.see_pglogical_nodes(world).await,
             Step::CheckPeers => world.peers = Seen::from_look(self.peers(facts).await),
@@ -96,42 +98,34 @@ impl PgCluster {
             }
             Step::CheckVerdict => self.see_all_for_verdict(facts, world).await,
             Step::WarmSequences => {
-                self.see_record(world, to).await;
-                self.see_sequences(world).await;
+                let both = Wants { sequences: true, ..RECORD };
+                self.see(world, both, both).await;
             }
             Step::FenceActive => {
-                self.see_records(world).await;
-                self.see_fence(world, from, true).await;
+                self.see_pair(world, from, FENCE, RECORD).await;
+                let still_open = |record: &NodeRecord| record.state == NodeState::Open;
+                if world.node(from).record.present().is_some_and(still_open) {
+                    self.see_fence_and_roles(world, from).await;
+                }
             }
             Step::Drain => {
-                self.see_records(world).await;
-                self.see_fence(world, from, false).await;
-                self.see_markers(world).await;
-                // The comparison of all tables is the longest look of the stall: once is enough,
-                // when everything before the fence has arrived.
+                let of_from = Wants { fence: true, marker: true, ..RECORD };
+                self.see_pair(world, from, of_from, MARKER).await;
+                // Once, when everything before the fence has arrived.
                 if marker_has_arrived(facts, world) {
-                    world.drift = Seen::from_look(self.drift().await);
+                    world.drift = Seen::from_look(self.drift_since_verdict().await);
                 }
             }
             Step::SetSequences => {
-                self.see_records(world).await;
-                self.see_fence(world, from, false).await;
-                self.see_sequences(world).await;
+                let of_from = Wants { fence: true, sequences: true, ..RECORD };
+                let of_to = Wants { sequences: true, ..RECORD };
+                self.see_pair(world, from, of_from, of_to).await;
             }
-            Step::Yield => {
-                self.see_records(world).await;
-                self.see_fence(world, from, false).await;
-            }
-            Step::OpenOther => {
-                self.see_records(world).await;
-                self.see_fence(world, to, false).await;
-            }
+            Step::Yield => self.see_pair(world, from, FENCE, RECORD).await,
+            Step::OpenOther => self.see_pair(world, from, RECORD, FENCE).await,
             Step::Confirm => {
-                for side in Side::BOTH {
-                    self.see_record(world, side).await;
-                    self.see_fence(world, side, false).await;
-                }
-                self.see_markers(world).await;
+                let both = Wants { fence: true, marker: true, ..RECORD };
+                self.see(world, both, both).await;
             }
             Step::DrainBoth => {
                 for direction in Direction::BOTH {
@@ -146,15 +140,18 @@ impl PgCluster {
             }
             Step::CheckSlotsAndOrigins => {
                 for side in Side::BOTH {
-                    world.node_mut(side).orphans =
-                        Seen::from_look(self.orphans(side, facts).await);
+                    world.node_mut(side).orphans = Seen::from_look(self.orphans(side, facts).await);
                 }
             }
             Step::DropNodes => {
                 self.see_pglogical_nodes(world).await;
                 let passive = facts.active.other();
-                self.see_record(world, passive).await;
-                self.see_fence(world, passive, false).await;
+                let of_active = RECORD;
+                let mut seen = World::default();
+                self.see_pair(&mut seen, passive, FENCE, of_active).await;
+                let name = std::mem::take(&mut world.node_mut(passive).pglogical_node);
+                *world.node_mut(passive) = std::mem::take(seen.node_mut(passive));
+                world.node_mut(passive).pglogical_node = name;
             }
             Step::RemovePglogical => {
                 for side in Side::BOTH {
@@ -172,27 +169,67 @@ impl PgCluster {
 
     async fn see_all_for_verdict(&self, facts: &Facts, world: &mut World) {
         let (from, to) = (facts.kind().from(), facts.kind().to());
-        self.see_records(world).await;
+        let both = Wants { sequences: true, ..RECORD };
+        self.see(world, both, both).await;
         for direction in Direction::BOTH {
             self.see_stream(world, direction).await;
         }
-        self.see_fence(world, from, true).await;
-        self.see_fence(world, to, true).await;
-        self.see_sequences(world).await;
+        self.see_fence_and_roles(world, from).await;
+        self.see_fence_and_roles(world, to).await;
         world.drift = Seen::from_look(self.drift().await);
+    }
+
+    /// Looks at both nodes at once, each over one connection in one round trip.
+    async fn see(&self, world: &mut World, source: Wants, destination: Wants) {
+        // Each within its own time: one server that hangs must not blind the look at the other.
+        let view = async |side, wants| {
+            tokio::time::timeout(NODE_LOOK_TIME, self.node_view(side, wants))
+                .await
+                .unwrap_or_default()
+        };
+        let (source, destination) =
+            tokio::join!(view(Side::Source, source), view(Side::Destination, destination));
+        world.source = source;
+        world.destination = destination;
+    }
+
+    async fn see_pair(&self, world: &mut World, from: Side, of_from: Wants, of_to: Wants) {
+        match from {
+            Side::Source => self.see(world, of_from, of_to).await,
+            Side::Destination => self.see(world, of_to, of_from).await,
+        }
+    }
+
+    async fn node_view(&self, side: Side, wants: Wants) -> NodeView {
+        let mut view = NodeView::default();
+        let client = match self.node(side).client().await {
+            Ok(client) => client,
+            Err(error) => {
+                let reason = error.to_string();
+                view.record = Seen::Unknown(reason.clone());
+                view.fence = Seen::Unknown(reason.clone());
+                view.marker = Seen::Unknown(reason.clone());
+                view.sequences = Seen::Unknown(reason);
+                return view;
+            }
+        };
+        let (record, fence, marker, sequences) = tokio::join!(
+            node::record_by(&client),
+            wanted(wants.fence, self.fence_by(side, &client)),
+            wanted(wants.marker, node::marker_by(side, &client)),
+            wanted(wants.sequences, async {
+                sequences::sequences_by(&client, &self.rules).await.map(Some)
+            }),
+        );
+        view.record = Seen::from_look(record);
+        view.fence = fence;
+        view.marker = marker;
+        view.sequences = sequences;
+        view
     }
 
     async fn see_record(&self, world: &mut World, side: Side) {
         world.node_mut(side).record = Seen::from_look(node::record(self.node(side)).await);
-    }
-
-    async fn see_records(&self, world: &mut World) {
-        let (source, destination) = tokio::join!(
-            node::record(self.node(Side::Source)),
-            node::record(self.node(Side::Destination))
-        );
-        world.source.record = Seen::from_look(source);
-        world.destination.record = Seen::from_look(destination);
     }
 
     async fn see_markers(&self, world: &mut World) {
@@ -210,15 +247,25 @@ impl PgCluster {
                 Seen::from_look(node::pglogical_node(self.node(side)).await);
         }
     }
+}
 
-    async fn see_sequences(&self, world: &mut World) {
-        let (source, destination) = tokio::join!(
-            sequences::sequences(self.node(Side::Source), &self.rules),
-            sequences::sequences(self.node(Side::Destination), &self.rules)
-        );
-        world.source.sequences = Seen::from_look(source.map(Some));
-        world.destination.sequences = Seen::from_look(destination.map(Some));
-    }
+/// Less than a whole look is given while writes are held.
+const NODE_LOOK_TIME: Duration = Duration::from_millis(1500);
+
+/// What a look at a node is to see beside its record.
+#[derive(Clone, Copy, Default)]
+struct Wants {
+    fence: bool,
+    marker: bool,
+    sequences: bool,
+}
+
+const RECORD: Wants = Wants { fence: false, marker: false, sequences: false };
+const FENCE: Wants = Wants { fence: true, ..RECORD };
+const MARKER: Wants = Wants { marker: true, ..RECORD };
+
+async fn wanted<T>(is: bool, look: impl Future<Output = Look<T>>) -> Seen<T> {
+    if is { Seen::from_look(look.await) } else { Seen::default() }
 }
 
 fn marker_has_arrived(facts: &Facts, world: &World) -> bool {

@@ -26,7 +26,7 @@ pub(crate) struct Guard {
 }
 
 /// A mutation: the guard, then the statements.
-pub(crate) fn guarded(guard: Guard, body: &str) -> String {
+pub(crate) fn guarded(side: Side, guard: Guard, body: &str) -> String {
     let Guard { epoch, revision } = guard;
     let lock = if revision.is_some() { "UPDATE" } else { "SHARE" };
     let check = revision.map_or(String::new(), |revision| {
@@ -38,20 +38,15 @@ pub(crate) fn guarded(guard: Guard, body: &str) -> String {
     });
     format!(
         "DO $guard$ BEGIN \
-         PERFORM 1 FROM pgferry.node WHERE epoch = {epoch} FOR {lock}; \
-         IF NOT FOUND THEN RAISE EXCEPTION 'the epoch of this node is not {epoch}' \
+         PERFORM 1 FROM pgferry.node WHERE epoch = {epoch} AND side = '{side}' FOR {lock}; \
+         IF NOT FOUND THEN RAISE EXCEPTION 'this is not the {side} under epoch {epoch}' \
          USING ERRCODE = '{EPOCH_RAISED}'; END IF; \
          {check}END $guard$; {body}"
     )
 }
 
 /// The node's record, made once; the epoch of the leadership that installs it.
-pub(crate) fn insert_record(
-    migration: &MigrationName,
-    side: Side,
-    id: Uuid,
-    epoch: i64,
-) -> String {
+pub(crate) fn insert_record(migration: &MigrationName, side: Side, id: Uuid, epoch: i64) -> String {
     // A source is open when a migration starts. A destination too, until its fence says otherwise.
     format!(
         "INSERT INTO pgferry.node (migration, side, id, epoch, state) \
@@ -80,7 +75,9 @@ pub(crate) fn fence(database: &str, roles: &[String]) -> String {
              FROM pg_catalog.pg_db_role_setting s, unnest(s.setconfig) AS c(item) \
              WHERE s.setrole = r.oid AND s.setdatabase = (SELECT oid FROM pg_catalog.pg_database \
              WHERE datname = current_database()) AND c.item LIKE 'default_transaction_read_only=%') \
-             FROM pg_catalog.pg_roles r WHERE r.rolname IN ({}) ON CONFLICT DO NOTHING; ",
+             FROM pg_catalog.pg_roles r WHERE r.rolname IN ({}) \
+             ON CONFLICT (role) DO UPDATE SET previous_setting = excluded.previous_setting, \
+             lifted_at = NULL WHERE fenced_role.lifted_at IS NOT NULL; ",
             roles.iter().map(|role| literal(role)).collect::<Vec<_>>().join(", ")
         ));
     }
@@ -100,14 +97,15 @@ pub(crate) fn fence(database: &str, roles: &[String]) -> String {
     body
 }
 
-/// Opens a side: every recorded setting restored, the record emptied, the state.
+/// Opens a side: every recorded setting restored, the record lifted, the state. The roles stay in
+/// the record, because their sessions of the time of the fence are still to be ended.
 pub(crate) fn open(database: &str, fenced: &[(String, Option<String>)]) -> String {
     let mut body: String =
         fenced.iter().map(|role| lift(database, role) + "; ").collect::<Vec<_>>().concat();
     body.push_str(
-        "DELETE FROM pgferry.fenced_role; \
-         UPDATE pgferry.node SET state = 'open', revision = revision + 1, fenced_at = NULL, \
-         changed_at = clock_timestamp()",
+        "UPDATE pgferry.fenced_role SET lifted_at = clock_timestamp() WHERE lifted_at IS NULL; \
+         UPDATE pgferry.node SET revision = revision + 1, changed_at = clock_timestamp(), \
+         fenced_at = CASE WHEN state = 'open' THEN NULL ELSE fenced_at END, state = 'open'",
     );
     body
 }
@@ -120,7 +118,9 @@ pub(crate) fn lift(database: &str, (role, previous): &(String, Option<String>)) 
             "ALTER ROLE {role} IN DATABASE {database} SET default_transaction_read_only = {}",
             literal(value)
         ),
-        None => format!("ALTER ROLE {role} IN DATABASE {database} RESET default_transaction_read_only"),
+        None => {
+            format!("ALTER ROLE {role} IN DATABASE {database} RESET default_transaction_read_only")
+        }
     }
 }
 
@@ -132,8 +132,10 @@ pub(crate) const YIELD: &str = "UPDATE pgferry.node SET state = 'yielded', \
 pub(crate) fn end_sessions(sessions: &[SessionId]) -> String {
     let wanted: Vec<String> =
         sessions.iter().map(|s| format!("({}, {}::bigint)", s.pid, s.started_us)).collect();
+    // Whether the guard's lock on the record survives a crash matters to nobody.
     format!(
-        "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a \
+        "SET LOCAL synchronous_commit = off; \
+         SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a \
          JOIN (VALUES {}) AS wanted(pid, started_us) ON wanted.pid = a.pid \
          AND wanted.started_us = (extract(epoch FROM a.backend_start) * 1000000)::bigint \
          WHERE a.backend_type = 'client backend'",
@@ -151,14 +153,18 @@ pub(crate) fn write_marker(side: Side, token: u64) -> String {
     )
 }
 
-/// Sets the last values of sequences in one statement.
+/// Sets the last values of sequences in one statement, and raises the revision, so that the same
+/// of an earlier attempt that lands late is refused instead of setting them back. Flushed at the latest with the commit that
+/// opens this side: it comes later in the same log.
 pub(crate) fn set_sequences(values: &[(SequenceName, i64)]) -> String {
     let rows: Vec<String> = values
         .iter()
         .map(|(name, value)| format!("({}::regclass, {value}::bigint)", literal(&table(name))))
         .collect();
     format!(
-        "SELECT pg_catalog.setval(wanted.sequence, wanted.value, true) \
+        "SET LOCAL synchronous_commit = off; \
+         UPDATE pgferry.node SET revision = revision + 1; \
+         SELECT pg_catalog.setval(wanted.sequence, wanted.value, true) \
          FROM (VALUES {}) AS wanted(sequence, value)",
         rows.join(", ")
     )
@@ -224,6 +230,15 @@ pub(crate) fn enable_subscription(subscription: &str) -> String {
     format!("SELECT pglogical.alter_subscription_enable({}, false)", literal(subscription))
 }
 
+/// Wakes pglogical's manager for a subscription that is enabled, and does nothing to another.
+pub(crate) fn wake_subscription(subscription: &str) -> String {
+    format!(
+        "SELECT pglogical.alter_subscription_enable(sub_name, false) \
+         FROM pglogical.subscription WHERE sub_name = {} AND sub_enabled",
+        literal(subscription)
+    )
+}
+
 /// Replaces the empty set of a subscription by the real ones.
 pub(crate) fn swap_sets(subscription: &str, migration: &MigrationName) -> String {
     let subscription = literal(subscription);
@@ -239,10 +254,7 @@ pub(crate) fn swap_sets(subscription: &str, migration: &MigrationName) -> String
 
 /// Advances a slot that nobody reads, on its provider.
 pub(crate) fn advance_slot(slot: &str, to: Lsn) -> String {
-    format!(
-        "SELECT pg_catalog.pg_replication_slot_advance({}, '{to}'::pg_lsn)",
-        literal(slot)
-    )
+    format!("SELECT pg_catalog.pg_replication_slot_advance({}, '{to}'::pg_lsn)", literal(slot))
 }
 
 /// Begins a stream at a position. The origin's advance is not flushed by itself; the commit of
@@ -315,10 +327,13 @@ mod tests {
 
     #[test]
     fn every_change_of_state_locks_the_record_and_states_the_revision_it_saw() {
-        let sql = guarded(Guard { epoch: 3, revision: Some(7) }, YIELD);
-        assert!(sql.contains("epoch = 3 FOR UPDATE") && sql.contains("revision = 7"));
-        let sql = guarded(Guard { epoch: 3, revision: None }, "SELECT 1");
-        assert!(sql.contains("epoch = 3 FOR SHARE") && !sql.contains(RECORD_CHANGED));
+        let sql = guarded(Side::Source, Guard { epoch: 3, revision: Some(7) }, YIELD);
+        assert!(
+            sql.contains("epoch = 3 AND side = 'source' FOR UPDATE")
+                && sql.contains("revision = 7")
+        );
+        let sql = guarded(Side::Source, Guard { epoch: 3, revision: None }, "SELECT 1");
+        assert!(sql.contains("side = 'source' FOR SHARE") && !sql.contains(RECORD_CHANGED));
     }
 
     #[test]
@@ -335,6 +350,8 @@ mod tests {
     fn lifting_restores_exactly_what_was() {
         let before = ("app".to_owned(), Some("off".to_owned()));
         assert!(lift("db", &before).ends_with("SET default_transaction_read_only = 'off'"));
-        assert!(lift("db", &("app".to_owned(), None)).ends_with("RESET default_transaction_read_only"));
+        assert!(
+            lift("db", &("app".to_owned(), None)).ends_with("RESET default_transaction_read_only")
+        );
     }
 }

@@ -111,6 +111,11 @@ const DEFAULT_LOG: &str = "info,tokio_postgres=warn,refinery_core=warn";
 
 fn start_logging() {
     let filter = EnvFilter::try_from_env("PGFERRY_LOG").unwrap_or_else(|_| DEFAULT_LOG.into());
+    // Whatever is asked for: at DEBUG the driver prints statements, and pglogical's carry DSNs.
+    let filter = match "tokio_postgres=warn".parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => DEFAULT_LOG.into(),
+    };
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 

@@ -8,9 +8,7 @@ use pgferry_plan::world::{
     FenceView, MarkerView, NodeRecord, NodeState, SequenceView, SessionView, SlotView,
     SubscriptionView, World,
 };
-use pgferry_plan::{
-    Action, Blocker, Direction, Lsn, Seen, SequenceName, SessionId, Side,
-};
+use pgferry_plan::{Action, Blocker, Direction, Lsn, Seen, SequenceName, SessionId, Side};
 use uuid::Uuid;
 
 /// One side of the model.
@@ -197,6 +195,7 @@ impl Model {
             Action::SetSequences { side, revision, values } => {
                 let node = self.node(*side);
                 guard(node, Some(*revision))?;
+                node.revision += 1;
                 for (_, value) in values {
                     node.sequence = node.sequence.max(Some(*value));
                 }

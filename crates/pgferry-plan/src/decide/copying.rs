@@ -44,6 +44,15 @@ pub(super) fn copy_rows(facts: &Facts, world: &World) -> Decision {
     unless_job(world, || {
         let copy = look!(world.copy, "the copy");
         let under = |lsn| copy.copied.get(&lsn).copied().unwrap_or(0);
+        let subscription = look!(world.forward.subscription, "the forward subscription");
+        let slot = look!(world.forward.slot, "the forward slot");
+        if subscription.enabled || slot.active {
+            return blocked(Blocker::new(
+                "stream_ran_before_copy",
+                "the forward subscription was enabled before the copy was done",
+                "abandon the migration, and start again: changes may have been applied to missing rows",
+            ));
+        }
         if let Some(lsn) = facts.copy_lsn
             && under(lsn) >= copy.tables
         {
@@ -55,15 +64,6 @@ pub(super) fn copy_rows(facts: &Facts, world: &World) -> Decision {
                     .copy_began_at
                     .map_or(0.0, |began| crate::facts::milliseconds(began, world.now) / 1000.0),
             });
-        }
-        let subscription = look!(world.forward.subscription, "the forward subscription");
-        let slot = look!(world.forward.slot, "the forward slot");
-        if subscription.enabled || slot.active {
-            return blocked(Blocker::new(
-                "stream_ran_before_copy",
-                "the forward subscription was enabled before the copy was done",
-                "abandon the migration, and start again: changes may have been applied to missing rows",
-            ));
         }
         match copy.held {
             None => Decision::Act(Action::TakeSnapshot),

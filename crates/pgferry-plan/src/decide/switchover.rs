@@ -35,7 +35,8 @@ pub(super) fn check_verdict(facts: &Facts, world: &World, policy: &Policy) -> De
     if blockers.is_empty() { done() } else { Decision::Blocked(blockers) }
 }
 
-/// Ahead of the stall: most of what `set_sequences` would have to do is then done already.
+/// Ahead of the stall, by twice the headroom: what the application draws until the fence is then
+/// covered, and within the stall there is nothing left to set for most sequences.
 pub(super) fn warm_sequences(facts: &Facts, world: &World, policy: &Policy) -> Decision {
     let (from, to) = (facts.kind().from(), facts.kind().to());
     let active = look!(world.node(from).sequences, "the sequences");
@@ -43,7 +44,7 @@ pub(super) fn warm_sequences(facts: &Facts, world: &World, policy: &Policy) -> D
     let record = look!(world.node(to).record, "the node's record");
     // Once is enough: the active side goes on handing out values, and a busy one would be chased
     // for ever.
-    let behind = sequences::behind(active, passive, 0);
+    let behind = sequences::behind(active, passive, policy.headroom);
     let warmed = facts.intents.contains(&Intent::SetSequences { side: to });
     if behind.is_empty() || warmed || record.state == NodeState::Open {
         return done();
@@ -51,7 +52,7 @@ pub(super) fn warm_sequences(facts: &Facts, world: &World, policy: &Policy) -> D
     Decision::Act(Action::SetSequences {
         side: to,
         revision: record.revision,
-        values: sequences::behind(active, passive, policy.headroom),
+        values: sequences::behind(active, passive, policy.headroom.saturating_mul(2)),
     })
 }
 
@@ -106,10 +107,11 @@ pub(super) fn yield_fenced(facts: &Facts, world: &World) -> Decision {
 
 pub(super) fn open_other(facts: &Facts, world: &World) -> Decision {
     let (from, to) = (facts.kind().from(), facts.kind().to());
-    let fenced = look!(world.node(from).record, "the node's record");
-    match fenced.state {
-        NodeState::Yielded => fence::open(to, world.node(to)),
-        NodeState::Open | NodeState::Fenced => blocked(Blocker::new(
+    match world.node(from).record.present().map(|record| record.state) {
+        // Not seen is enough here, and only here: the journal says that the line was crossed, and
+        // a side that is away cannot be opened by anybody but a newer leadership.
+        Some(NodeState::Yielded) | None => fence::open(to, world.node(to)),
+        Some(NodeState::Open | NodeState::Fenced) => blocked(Blocker::new(
             "not_yielded",
             format!("the {from} has not yielded; the {to} stays closed"),
             "somebody has changed pgferry.node by hand: compare both records before you go on",
@@ -138,7 +140,7 @@ pub(super) fn confirm(facts: &Facts, world: &World) -> Decision {
 
 /// Takes a switchover back: the active side is opened again, unless its record says that it has
 /// yielded. Then the other side may be open, and the only way is forward.
-pub(super) fn undo(switchover: &Switchover, world: &World) -> Decision {
+pub(super) fn undo(facts: &Facts, switchover: &Switchover, world: &World) -> Decision {
     let from = switchover.kind.from();
     if switchover.fenced_at.is_none() && switchover.step < Step::FenceActive {
         return done();
@@ -147,6 +149,15 @@ pub(super) fn undo(switchover: &Switchover, world: &World) -> Decision {
     let record = look!(node.record, "the node's record");
     if record.state == NodeState::Yielded {
         return Decision::LineCrossed;
+    }
+    // Seen open is not enough: a fence whose COMMIT still hangs would land afterwards, and close
+    // the side for good. Opening raises the revision, waits for what is in flight, and makes
+    // whatever comes later find another revision.
+    let opened = facts.intents.iter().any(|intent| {
+        matches!(intent, Intent::Open { side, revision } if *side == from && *revision < record.revision)
+    });
+    if !opened {
+        return Decision::Act(Action::Open { side: from, revision: record.revision });
     }
     fence::open(from, node)
 }

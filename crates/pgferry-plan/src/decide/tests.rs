@@ -148,7 +148,7 @@ fn the_drain_waits_for_the_marker_of_this_very_attempt() {
     assert!(token > 3);
     let intended = Event::Intended {
         step: Step::Drain,
-        intent: Action::WriteMarker { side: Side::Source, token }.intent(),
+        intent: Action::WriteMarker { side: Side::Source, token }.intent().unwrap(),
     };
     let seq = facts.next_seq;
     facts.fold(&Entry { seq, at: Timestamp::UNIX_EPOCH, epoch: 1, event: intended }).unwrap();
@@ -167,8 +167,45 @@ fn the_other_side_is_opened_only_behind_the_line() {
         decide(&at(Step::OpenOther), &world, &policy()),
         Decision::Act(Action::Open { side: Side::Destination, .. })
     ));
+    // The journal says that the line was crossed: a fenced side that dies then holds nothing up.
     world.source.record = Seen::Unknown("gone".to_owned());
-    assert!(matches!(decide(&at(Step::OpenOther), &world, &policy()), Decision::Wait(_)));
+    assert!(matches!(
+        decide(&at(Step::OpenOther), &world, &policy()),
+        Decision::Act(Action::Open { side: Side::Destination, .. })
+    ));
+}
+
+#[test]
+fn a_side_that_was_never_seen_fenced_is_opened_all_the_same_when_taken_back() {
+    let mut facts = at(Step::FenceActive);
+    for event in [
+        Event::Intended {
+            step: Step::FenceActive,
+            intent: crate::Intent::Fence { side: Side::Source },
+        },
+        Event::Unwinding { blockers: vec![Blocker::new("aborted", "asked for", "")] },
+    ] {
+        let seq = facts.next_seq;
+        facts.fold(&Entry { seq, at: Timestamp::UNIX_EPOCH, epoch: 1, event }).unwrap();
+    }
+    let mut world = fenced_world();
+    world.source.record = record(Side::Source, NodeState::Open);
+    let Decision::Act(open) = decide(&facts, &world, &policy()) else {
+        panic!("a fence that still hangs in its commit would land later");
+    };
+    let event = Event::Intended { step: Step::FenceActive, intent: open.intent().unwrap() };
+    let seq = facts.next_seq;
+    facts.fold(&Entry { seq, at: Timestamp::UNIX_EPOCH, epoch: 1, event }).unwrap();
+    assert_eq!(decide(&facts, &world, &policy()), Decision::Act(open), "it has not landed yet");
+    let landed = NodeRecord {
+        side: Side::Source,
+        id: Uuid::nil(),
+        epoch: 1,
+        state: NodeState::Open,
+        revision: 4,
+    };
+    world.source.record = Seen::Present(landed);
+    assert_eq!(decide(&facts, &world, &policy()), done());
 }
 
 #[test]

@@ -34,14 +34,16 @@ impl PgCluster {
                 cluster.copy_schema(epoch, cancel).await
             }),
             Action::AddToSets { side, tables } => {
-                self.jobs.start("adding tables to the replication sets", move |cancel| async move {
-                    cluster.add_to_sets(side, tables, epoch, cancel).await
-                });
+                self.jobs
+                    .start("adding tables to the replication sets", move |cancel| async move {
+                        cluster.add_to_sets(side, tables, epoch, cancel).await
+                    });
             }
             Action::TakeSnapshot => {
-                self.jobs.start("waiting for older transactions to end", move |cancel| async move {
-                    cluster.take_snapshot(cancel).await
-                });
+                self.jobs
+                    .start("waiting for older transactions to end", move |cancel| async move {
+                        cluster.take_snapshot(cancel).await
+                    });
             }
             Action::CopyRows { snapshot_lsn } => {
                 self.jobs.start("copying rows", move |cancel| async move {
@@ -148,10 +150,8 @@ impl PgCluster {
             Walsender::connect(node.connector(), &node.application_name()).await.map_err(lost)?;
         // A name of its own each time: the session of an earlier try may not be gone yet.
         let slot = format!("pgferry_snapshot_{}", uuid::Uuid::now_v7().simple());
-        let exported = walsender
-            .create_temporary_slot_with_snapshot(&slot, &cancel)
-            .await
-            .map_err(lost)?;
+        let exported =
+            walsender.create_temporary_slot_with_snapshot(&slot, &cancel).await.map_err(lost)?;
         let client = node.client().await.map_err(|error| look_blocker(node, &error))?;
         let taken_at: Option<Timestamp> = client
             .query_one("SELECT clock_timestamp()", &[])
@@ -177,7 +177,9 @@ impl PgCluster {
     ) -> Result<(), Blocker> {
         let snapshot = {
             let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-            held.as_ref().filter(|held| held.lsn == lsn).map(|held| (held.name.clone(), held.taken_at))
+            held.as_ref()
+                .filter(|held| held.lsn == lsn)
+                .map(|held| (held.name.clone(), held.taken_at))
         };
         // The snapshot died between look and action: the next look says so.
         let Some((snapshot, snapshot_time)) = snapshot else { return Ok(()) };
@@ -224,7 +226,8 @@ impl PgCluster {
         let client = self.node(Side::Source).client().await?;
         let mut as_text = HashSet::new();
         for row in client.query(TABLES_WITHOUT_BINARY_FORM, &[]).await? {
-            as_text.insert(TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?));
+            as_text
+                .insert(TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?));
         }
         let tables = tables_in_scope(&client, &self.rules, Sizes::Measured).await?;
         Ok(tables
@@ -260,11 +263,17 @@ impl PgCluster {
             let client = node.client().await?;
             let mut parents = Vec::new();
             for row in client.query(PARTITIONED_PARENTS, &[]).await? {
-                parents.push(TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?));
+                parents.push(TableName::new(
+                    row.try_get::<_, String>(0)?,
+                    row.try_get::<_, String>(1)?,
+                ));
             }
             let mut tables = Vec::new();
             for row in client.query(NOT_ANALYZED, &[]).await? {
-                tables.push(TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?));
+                tables.push(TableName::new(
+                    row.try_get::<_, String>(0)?,
+                    row.try_get::<_, String>(1)?,
+                ));
             }
             Ok::<_, LookError>((parents, tables))
         };

@@ -34,7 +34,9 @@ static COMMIT: Mutex<()> = Mutex::const_new(());
 const PREPARE_SOURCE: &str = "SET lock_timeout = 0";
 /// Here it may stand behind a reader or autovacuum.
 const PREPARE_DESTINATION: &str = "SET lock_timeout = '60s'";
-const CHECK_EPOCH: &str = "SELECT 1 FROM pgferry.node WHERE epoch = $1 FOR SHARE";
+/// The side too: were this the source by a name that moved, the TRUNCATE would be a disaster.
+const CHECK_EPOCH: &str =
+    "SELECT 1 FROM pgferry.node WHERE epoch = $1 AND side = 'destination' FOR SHARE";
 const OWN_PID: &str = "SELECT pg_backend_pid()";
 /// Read under the snapshot, the catalog tells which file the name meant then.
 const TABLE_FILE: &str = "SELECT c.oid, c.relfilenode

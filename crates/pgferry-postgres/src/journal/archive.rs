@@ -13,7 +13,11 @@ impl Place {
     ///
     /// # Errors
     /// When the journal could not be read or the file not be written.
-    pub async fn archive(&self, migration: &MigrationName, facts: &Facts) -> Result<(), JournalError> {
+    pub async fn archive(
+        &self,
+        migration: &MigrationName,
+        facts: &Facts,
+    ) -> Result<(), JournalError> {
         let entries = self.load(migration).await?.unwrap_or_default();
         let run = facts.operations.first().map(|start| start.id.simple().to_string());
         let name = format!("pgferry-{migration}-{}.jsonl", run.unwrap_or_default());

@@ -84,7 +84,8 @@ impl PgCluster {
             }
             let pglogical: bool = client.query_one(PGLOGICAL_STATE, &[]).await?.try_get(0)?;
             if pglogical {
-                let names = [self.config.name.node(Side::Source), self.config.name.node(Side::Destination)];
+                let names =
+                    [self.config.name.node(Side::Source), self.config.name.node(Side::Destination)];
                 for row in client.query(PGLOGICAL_ROWS, &[&names.as_slice()]).await? {
                     leftover(row.try_get(0)?, row.try_get(1)?);
                 }
@@ -102,7 +103,12 @@ impl PgCluster {
             return Ok(Some(JournalView { in_a_node: false, archived: false }));
         };
         let client = self.node(side).client().await?;
-        let there: bool = client.query_one(JOURNAL_THERE, &[]).await?.try_get(0)?;
+        let name = self.config.name.as_str();
+        let there = match client.query_opt(LEASE_THERE, &[&name]).await {
+            Ok(lease) => lease.is_some(),
+            Err(error) if is_missing(&error) => false,
+            Err(error) => return Err(error.into()),
+        };
         let archived = self.archived.load(Ordering::Relaxed);
         Ok(there.then_some(JournalView { in_a_node: true, archived }))
     }
@@ -141,4 +147,5 @@ const PGLOGICAL_ROWS: &str = "\
     format('SELECT pglogical.drop_node(%L);', node_name) \
     FROM pglogical.node WHERE node_name = ANY ($1::text[]::name[])";
 
-const JOURNAL_THERE: &str = "SELECT to_regclass('pgferry.journal') IS NOT NULL";
+/// The tables may stay for other migrations; without a lease this one has no journal.
+const LEASE_THERE: &str = "SELECT 1 FROM pgferry.lease WHERE migration = $1";

@@ -6,15 +6,19 @@
 //! change counts until it was seen gone.
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};
 
+use deadpool_postgres::Object;
 use pgferry_plan::world::{FenceView, SessionView};
-use pgferry_plan::{RoleName, SessionId, Side};
-use tokio_postgres::Client;
+use pgferry_plan::{RoleName, Seen, SessionId, Side, World};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use super::Look;
+use super::node::prepared;
 use crate::cluster::PgCluster;
-use crate::node::{LookError, Node, is_missing};
+use crate::node::LookError;
 use crate::roles::application_roles;
 use crate::statements::lift;
 
@@ -52,63 +56,54 @@ impl StartupWatch {
 }
 
 impl PgCluster {
-    /// `all_roles`: also look for roles that are not fenced yet, which reads every ACL. Within the
-    /// stall the recorded roles are enough: no role appears without a look at rest finding it.
-    pub(crate) async fn see_fence(
-        &self,
-        world: &mut pgferry_plan::World,
-        side: Side,
-        all_roles: bool,
-    ) {
-        let look = self.fence_view(side, all_roles).await;
-        world.node_mut(side).fence = pgferry_plan::Seen::from_look(look);
-    }
-
-    async fn fence_view(&self, side: Side, all_roles: bool) -> Look<FenceView> {
-        let node = self.node(side);
-        let client = node.client().await?;
-        let fenced = match client.query(FENCED_ROLES, &[]).await {
-            Ok(rows) => rows,
-            Err(error) if is_missing(&error) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let mut recorded: Vec<(RoleName, Option<String>)> = Vec::new();
-        let mut unfenced: Vec<RoleName> = Vec::new();
-        for row in &fenced {
-            let role: RoleName = row.try_get("role")?;
-            if !row.try_get::<_, bool>("read_only")? {
-                unfenced.push(role.clone());
-            }
-            recorded.push((role, row.try_get("previous_setting")?));
-        }
-        if all_roles {
-            let known: HashSet<RoleName> = recorded.iter().map(|(role, _)| role.clone()).collect();
+    /// With every role that may write, fenced or not: reads every ACL, so never within the stall.
+    pub(crate) async fn see_fence_and_roles(&self, world: &mut World, side: Side) {
+        let look = async {
+            let client = self.node(side).client().await?;
+            let Some(mut view) = self.fence_by(side, &client).await? else { return Ok(None) };
+            let known: HashSet<&RoleName> = view.fenced.iter().chain(&view.unfenced).collect();
             let roles = self.roles_to_fence(side).await?;
-            unfenced.extend(roles.into_iter().filter(|role| !known.contains(role)));
-        }
-        let mut watched: Vec<RoleName> = recorded.iter().map(|(role, _)| role.clone()).collect();
-        watched.extend(unfenced.iter().cloned());
-        let mut view = self.sessions(&client, node, &watched).await?;
-        view.lift_statements =
-            recorded.iter().map(|role| lift(node.database(), role) + ";").collect();
-        view.fenced = recorded.into_iter().map(|(role, _)| role).collect();
-        view.unfenced = unfenced;
-        Ok(Some(view))
+            let new: Vec<RoleName> =
+                roles.into_iter().filter(|role| !known.contains(role)).collect();
+            self.add_sessions_of(&new, &client, &mut view).await?;
+            view.unfenced.extend(new);
+            Ok(Some(view))
+        };
+        let look: Look<FenceView> = look.await;
+        world.node_mut(side).fence = Seen::from_look(look);
     }
 
-    async fn sessions(
-        &self,
-        client: &Client,
-        node: &Node,
-        roles: &[RoleName],
-    ) -> Result<FenceView, LookError> {
-        let starting = client.query(STARTING_BACKENDS, &[]).await?;
+    /// The recorded roles and their sessions, in one round trip. Within the stall they are enough:
+    /// no role appears without a look at rest finding it.
+    pub(super) async fn fence_by(&self, side: Side, client: &Object) -> Look<FenceView> {
+        let ours = self.our_roles();
+        let roles_of_ours: [&(dyn ToSql + Sync); 1] = [&ours];
+        // Sent in this order, and so carried out in this order: a backend that is through with its
+        // start when the locks are read is in the list of sessions that is read after them.
+        let (roles, starting, summary, sessions) = tokio::join!(
+            prepared(client, FENCED_ROLES, &[]),
+            prepared(client, STARTING_BACKENDS, &[]),
+            prepared(client, SUMMARY, &[]),
+            prepared(client, SESSIONS, &roles_of_ours),
+        );
+        let (Some(roles), Some(starting), Some(summary), Some(sessions)) =
+            (roles?, starting?, summary?, sessions?)
+        else {
+            return Ok(None);
+        };
+        let Some(summary) = summary.first() else { return Ok(None) };
+        // Without it every other session looks like none at all.
+        if !summary.try_get::<_, bool>("sees_all")? {
+            return Err(LookError::Said(
+                "sessions of others cannot be seen: this role needs pg_monitor".to_owned(),
+            ));
+        }
+        let since_us: i64 = summary.try_get("since_us")?;
         let mut now_starting = HashSet::new();
         for row in &starting {
             now_starting.insert(row.try_get::<_, String>(0)?);
         }
-        let summary = client.query_one(SUMMARY, &[]).await?;
-        let (starting, settled_us) = self.watch(node.side()).update(
+        let (starting, settled_us) = self.watch(side).update(
             summary.try_get("revision")?,
             now_starting,
             summary.try_get("now_us")?,
@@ -119,35 +114,35 @@ impl PgCluster {
             since_change_ms: unsigned(summary.try_get("since_change_ms")?),
             ..FenceView::default()
         };
-        let ours = self.our_roles();
-        for row in client.query(SESSIONS, &[&roles, &ours]).await? {
-            let role: RoleName = row.try_get("role")?;
-            let session = SessionView {
-                id: SessionId { pid: row.try_get("pid")?, started_us: row.try_get("started_us")? },
-                role: role.clone(),
-                idle: row.try_get("idle")?,
-            };
-            let writes: bool = row.try_get("writes")?;
-            if !row.try_get::<_, bool>("application")? {
-                if writes {
-                    view.unfenceable_writers.push(format!("pid {} of role {role}", session.id.pid));
-                }
-                continue;
+        for row in &roles {
+            let role: (RoleName, Option<String>) =
+                (row.try_get("role")?, row.try_get("previous_setting")?);
+            if !row.try_get::<_, bool>("read_only")? {
+                view.unfenced.push(role.0.clone());
             }
-            let open_for: Option<f64> = row.try_get("transaction_seconds")?;
-            view.longest_transaction_seconds = view
-                .longest_transaction_seconds
-                .into_iter()
-                .chain(open_for)
-                .reduce(f64::max);
-            if session.id.started_us <= settled_us {
-                view.older_sessions.push(session.clone());
-            }
-            if writes {
-                view.writers.push(session);
-            }
+            view.lift_statements.push(lift(self.node(side).database(), &role) + ";");
+            view.fenced.push(role.0);
         }
-        Ok(view)
+        for row in &sessions {
+            add_session(row, since_us..=settled_us, &mut view)?;
+        }
+        Ok(Some(view))
+    }
+
+    /// Sessions of roles that are in no record yet.
+    async fn add_sessions_of(
+        &self,
+        roles: &[RoleName],
+        client: &Object,
+        view: &mut FenceView,
+    ) -> Result<(), LookError> {
+        if roles.is_empty() {
+            return Ok(());
+        }
+        for row in client.query(SESSIONS_OF_ROLES, &[&roles]).await? {
+            add_session(&row, 0..=i64::MAX, view)?;
+        }
+        Ok(())
     }
 
     /// The roles of both sides that may write, as far as they exist on this one.
@@ -159,7 +154,8 @@ impl PgCluster {
             let client = self.node(of).client().await?;
             for role in application_roles(&client, &ours).await? {
                 let named = self.config.fence.roles.as_ref();
-                let fence = named.map_or_else(|| role.may_write(), |named| named.contains(&role.name));
+                let fence =
+                    named.map_or_else(|| role.may_write(), |named| named.contains(&role.name));
                 if fence && !self.config.fence.exclude_roles.contains(&role.name) {
                     wanted.insert(role.name.clone());
                 }
@@ -174,6 +170,36 @@ impl PgCluster {
     }
 }
 
+fn add_session(
+    row: &Row,
+    in_question: RangeInclusive<i64>,
+    view: &mut FenceView,
+) -> Result<(), LookError> {
+    let role: RoleName = row.try_get("role")?;
+    let session = SessionView {
+        id: SessionId { pid: row.try_get("pid")?, started_us: row.try_get("started_us")? },
+        role: role.clone(),
+        idle: row.try_get("idle")?,
+    };
+    let writes: bool = row.try_get("writes")?;
+    if !row.try_get::<_, bool>("application")? {
+        if writes {
+            view.unfenceable_writers.push(format!("pid {} of role {role}", session.id.pid));
+        }
+        return Ok(());
+    }
+    let open_for: Option<f64> = row.try_get("transaction_seconds")?;
+    view.longest_transaction_seconds =
+        view.longest_transaction_seconds.into_iter().chain(open_for).reduce(f64::max);
+    if in_question.contains(&session.id.started_us) {
+        view.older_sessions.push(session.clone());
+    }
+    if writes {
+        view.writers.push(session);
+    }
+    Ok(())
+}
+
 fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
@@ -184,7 +210,8 @@ const FENCED_ROLES: &str = "\
         WHERE s.setrole = r.oid \
         AND s.setdatabase = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) \
         AND 'default_transaction_read_only=on' = ANY (s.setconfig)) AS read_only \
-    FROM pgferry.fenced_role f LEFT JOIN pg_catalog.pg_roles r ON r.rolname = f.role";
+    FROM pgferry.fenced_role f LEFT JOIN pg_catalog.pg_roles r ON r.rolname = f.role \
+    WHERE f.lifted_at IS NULL";
 
 /// InitPostgres takes this lock before it reads the settings, and keeps it until it is through.
 const STARTING_BACKENDS: &str = "\
@@ -193,26 +220,41 @@ const STARTING_BACKENDS: &str = "\
     AND l.objid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) \
     AND l.mode = 'RowExclusiveLock' AND l.pid <> pg_backend_pid()";
 
+/// On an open side only sessions of the time of its last fence are in question (`since_us`, less
+/// the seconds that a backend may take to start): they would stay read-only.
 const SUMMARY: &str = "\
     SELECT n.revision, \
+    pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') AS sees_all, \
+    CASE WHEN n.state = 'open' THEN coalesce( \
+        (extract(epoch FROM n.fenced_at) * 1000000)::bigint - 5000000, 9223372036854775807) \
+        ELSE 0 END AS since_us, \
     (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us, \
     (extract(epoch FROM clock_timestamp() - n.changed_at) * 1000)::bigint AS since_change_ms, \
     (SELECT count(*) FROM pg_catalog.pg_prepared_xacts WHERE database = current_database()) AS prepared \
     FROM pgferry.node n";
 
-/// Sessions of the roles; and of superusers and our own roles, when somebody else uses them.
+/// Sessions of the recorded roles; and of superusers and our own roles, when somebody else uses
+/// them to write.
 const SESSIONS: &str = "\
     SELECT a.pid, (extract(epoch FROM a.backend_start) * 1000000)::bigint AS started_us, \
     a.usename::text AS role, coalesce(a.state = 'idle', false) AS idle, \
-    a.backend_xid IS NOT NULL AS writes, a.usename = ANY ($1::text[]) AS application, \
+    a.backend_xid IS NOT NULL AS writes, f.role IS NOT NULL AS application, \
     extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS transaction_seconds \
     FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid \
+    LEFT JOIN pgferry.fenced_role f ON f.role = a.usename \
     WHERE a.datname = current_database() AND a.backend_type = 'client backend' \
     AND a.pid <> pg_backend_pid() \
-    AND (a.usename = ANY ($1::text[]) \
-        OR ((r.rolsuper OR a.usename = ANY ($2::text[])) \
-            AND a.application_name NOT LIKE 'pgferry%' \
-            AND a.backend_xid IS NOT NULL))";
+    AND (f.role IS NOT NULL OR ((r.rolsuper OR a.usename::text = ANY ($1::text[])) \
+        AND a.application_name NOT LIKE 'pgferry%' AND a.backend_xid IS NOT NULL))";
+
+const SESSIONS_OF_ROLES: &str = "\
+    SELECT a.pid, (extract(epoch FROM a.backend_start) * 1000000)::bigint AS started_us, \
+    a.usename::text AS role, coalesce(a.state = 'idle', false) AS idle, \
+    a.backend_xid IS NOT NULL AS writes, true AS application, \
+    extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS transaction_seconds \
+    FROM pg_catalog.pg_stat_activity a \
+    WHERE a.datname = current_database() AND a.backend_type = 'client backend' \
+    AND a.pid <> pg_backend_pid() AND a.usename::text = ANY ($1::text[])";
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,11 @@
 //! Looks at one node: its record, what is installed, its name with pglogical, its markers.
 
+use deadpool_postgres::Object;
 use pgferry_plan::Blocker;
 use pgferry_plan::side::Side;
 use pgferry_plan::world::{InstallView, MarkerView, NodeRecord};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use super::Look;
 use crate::node::{LookError, Node, is_missing};
@@ -11,13 +14,12 @@ use crate::statements::state_from;
 
 /// The row of `pgferry.node`.
 pub(crate) async fn record(node: &Node) -> Look<NodeRecord> {
-    let client = node.client().await?;
-    let row = match client.query_opt(RECORD, &[]).await {
-        Ok(Some(row)) => row,
-        Ok(None) => return Ok(None),
-        Err(error) if is_missing(&error) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
+    record_by(&node.client().await?).await
+}
+
+pub(super) async fn record_by(client: &Object) -> Look<NodeRecord> {
+    let Some(rows) = prepared(client, RECORD, &[]).await? else { return Ok(None) };
+    let Some(row) = rows.first() else { return Ok(None) };
     let side: String = row.try_get("side")?;
     let state: String = row.try_get("state")?;
     Ok(Some(NodeRecord {
@@ -82,6 +84,26 @@ const INSTALL: &str = "\
     to_regclass('pgferry.copied') IS NOT NULL AND to_regclass('pgferry.marker') IS NOT NULL AS tables, \
     current_user::text AS role";
 
+/// Rows of a statement that the connection keeps prepared; None when what it reads is not there.
+///
+/// Statements of one connection that are awaited together are sent together: within the stall a
+/// look costs one round trip.
+pub(super) async fn prepared(
+    client: &Object,
+    sql: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Look<Vec<Row>> {
+    let rows = async {
+        let statement = client.prepare_cached(sql).await?;
+        client.query(&statement, parameters).await
+    };
+    match rows.await {
+        Ok(rows) => Ok(Some(rows)),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The name under which the database is registered with pglogical.
 pub(crate) async fn pglogical_node(node: &Node) -> Look<String> {
     let client = node.client().await?;
@@ -98,17 +120,17 @@ const LOCAL_NODE: &str = "SELECT n.node_name::text FROM pglogical.local_node l \
 
 /// Both markers as this node has them.
 pub(crate) async fn marker(node: &Node) -> Look<MarkerView> {
-    let client = node.client().await?;
-    let rows = match client.query(MARKERS, &[]).await {
-        Ok(rows) => rows,
-        Err(error) if is_missing(&error) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
+    marker_by(node.side(), &node.client().await?).await
+}
+
+pub(super) async fn marker_by(side: Side, client: &Object) -> Look<MarkerView> {
+    let Some(rows) = prepared(client, MARKERS, &[]).await? else { return Ok(None) };
+    let own = side;
     let mut view = MarkerView::default();
     for row in rows {
         let side: String = row.try_get("side")?;
         let token = u64::try_from(row.try_get::<_, i64>("token")?).unwrap_or(0);
-        if side == node.side().as_str() {
+        if side == own.as_str() {
             view.own = token;
             view.own_came_back = row.try_get("came_back")?;
         } else {

@@ -27,8 +27,9 @@ impl PgCluster {
         let name = &self.config.name;
         let subscription = name.subscription(direction);
         let node = self.node(direction.to());
-        // A session of its own: dropped in the middle of the probe it ends with its transaction,
-        // where a pooled one would go on holding pglogical's lock.
+        // A session of its own, thrown away at once: after a rolled-back create_subscription the
+        // next commit of the same session can crash the whole server (pglogical 2.4.2, seen). And
+        // dropped in the middle of the probe it ends with its transaction, and pglogical's lock.
         let client =
             node.connector().session(&node.application_name()).await.map_err(LookError::Connect)?;
         if client.query_opt(SUBSCRIPTION_EXISTS, &[&subscription]).await?.is_some() {
@@ -39,10 +40,10 @@ impl PgCluster {
             self.peer_conninfo(direction.from()).expose(),
             &[name.empty_set()],
         );
-        let sql = guarded(Guard { epoch, revision: None }, &probe);
+        let sql = guarded(direction.to(), Guard { epoch, revision: None }, &probe);
         client.batch_execute("BEGIN").await?;
         let result = client.batch_execute(&sql).await;
-        client.batch_execute("ROLLBACK").await?;
+        drop(client);
         Ok(result.err().map(|error| {
             Blocker::new(
                 "peer_unreachable",

@@ -1,10 +1,13 @@
 //! Looks at the tables in scope: on both sides, in the replication sets, analyzed or not.
 
+use std::sync::PoisonError;
+
 use pgferry_plan::scope::{SetMembership, TableView, drift};
 use pgferry_plan::world::SchemaView;
 use pgferry_plan::{Blocker, Seen, SetAddition, Side, TableName, World};
 
 use super::Look;
+use super::node::prepared;
 use crate::cluster::PgCluster;
 use crate::node::{LookError, is_missing};
 use crate::scope::{Sizes, set_membership, tables_in_scope};
@@ -42,8 +45,38 @@ impl PgCluster {
         Ok(Some(SchemaView { tables: source.len() as u64, missing, differing }))
     }
 
+    /// Within the stall: nothing drifted when both catalogs still carry the fingerprint under which
+    /// the last full comparison found nothing; otherwise they are compared again.
+    pub(crate) async fn drift_since_verdict(&self) -> Look<Vec<Blocker>> {
+        let known = *self.undrifted.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.fingerprints().await?;
+        if known.is_some() && known == now { Ok(Some(Vec::new())) } else { self.drift().await }
+    }
+
     /// What differs between what is in scope now and what is replicated.
     pub(crate) async fn drift(&self) -> Look<Vec<Blocker>> {
+        // Taken first: what changes during the comparison changes the next fingerprint.
+        let before = self.fingerprints().await?;
+        let drift = self.compare_tables().await?;
+        let undrifted = before.filter(|_| drift.as_ref().is_some_and(Vec::is_empty));
+        *self.undrifted.lock().unwrap_or_else(PoisonError::into_inner) = undrifted;
+        Ok(drift)
+    }
+
+    async fn fingerprints(&self) -> Look<[i64; 2]> {
+        let of = async |side: Side| {
+            let client = self.node(side).client().await?;
+            let rows = prepared(&client, FINGERPRINT, &[]).await?;
+            Ok::<Option<i64>, LookError>(match rows.as_deref() {
+                Some([row]) => row.try_get(0)?,
+                Some(_) | None => None,
+            })
+        };
+        let (source, destination) = tokio::try_join!(of(Side::Source), of(Side::Destination))?;
+        Ok(source.zip(destination).map(|(source, destination)| [source, destination]))
+    }
+
+    async fn compare_tables(&self) -> Look<Vec<Blocker>> {
         let (source, destination, source_sets, destination_sets) = tokio::try_join!(
             self.tables(Side::Source),
             self.tables(Side::Destination),
@@ -69,8 +102,11 @@ impl PgCluster {
 
     async fn to_replicate(&self, side: Side) -> Look<Vec<SetAddition>> {
         let client = self.node(side).client().await?;
-        let names =
-            [self.config.name.set(), self.config.name.insert_only_set(), self.config.name.empty_set()];
+        let names = [
+            self.config.name.set(),
+            self.config.name.insert_only_set(),
+            self.config.name.empty_set(),
+        ];
         let sets: i64 = client.query_one(OUR_SETS, &[&names.as_slice()]).await?.try_get(0)?;
         let membership = set_membership(&client, &self.sets).await?;
         let tables = tables_in_scope(&client, &self.rules, Sizes::Estimated).await?;
@@ -99,6 +135,17 @@ impl PgCluster {
         Ok(Some(u64::try_from(left).unwrap_or(0)))
     }
 }
+
+/// Every row version of the catalogs that define a table, its columns, its place in a set. Any
+/// DDL writes a new version; that of temporary tables does too, and costs a full comparison.
+const FINGERPRINT: &str = "\
+    SELECT hashtextextended(((SELECT coalesce(sum(hashtextextended(c.oid::text || c.xmin::text, 0)::numeric), 0) \
+            FROM pg_catalog.pg_class c WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p')) \
+        + (SELECT coalesce(sum(hashtextextended( \
+                a.attrelid::text || '.' || a.attnum::text || a.xmin::text, 1)::numeric), 0) \
+            FROM pg_catalog.pg_attribute a WHERE a.attrelid >= 16384) \
+        + (SELECT coalesce(sum(hashtextextended(t.set_reloid::oid::text || t.xmin::text, 2)::numeric), 0) \
+            FROM pglogical.replication_set_table t))::text, 3)";
 
 const OUR_SETS: &str =
     "SELECT count(*) FROM pglogical.replication_set WHERE set_name = ANY ($1::text[]::name[])";

@@ -49,6 +49,9 @@ pub(super) fn refused_before_start(verb: api::Verb) -> Refusal {
 pub(super) fn journal_blocker(error: &JournalError) -> Blocker {
     let (code, hint) = match error {
         JournalError::Connect(connect) => ("journal_unreachable", connect.hint()),
+        JournalError::NoAnswer => {
+            ("journal_unreachable", "look at the server that holds the journal")
+        }
         JournalError::Statement(_) => ("journal_failed", "look into the log of its server"),
         JournalError::Migrate(_) => (
             "journal_failed",

@@ -59,7 +59,7 @@ impl Daemon {
             }
         };
         for side in Side::BOTH {
-            self.cluster.node(side).expect(facts.node_id(side));
+            self.cluster.node(side).expect(facts.expected_id(side));
         }
         for side in Side::BOTH {
             while let Err(error) = self.cluster.node(side).raise_epoch(epoch).await {
@@ -68,6 +68,9 @@ impl Daemon {
                 self.notes.available(true);
                 self.notes.blocked(vec![Blocker::new(code, message, hint)]);
                 self.show(&facts, &entries, None, Vec::new());
+                // The other side may be away for long; this one is not held closed for it.
+                self.stranded = stranded(&facts, epoch);
+                self.open_what_is_stranded().await;
                 if renewal.is_finished() || self.shutdown.is_cancelled() {
                     return leader.release().await;
                 }
@@ -138,7 +141,7 @@ impl Daemon {
             let beat = beats(engine.facts()).then_some(engine.facts().epoch);
             self.beat.send_if_modified(|now| std::mem::replace(now, beat) != beat);
             for side in Side::BOTH {
-                self.cluster.node(side).expect(engine.facts().node_id(side));
+                self.cluster.node(side).expect(engine.facts().expected_id(side));
             }
             if turn == Turn::Ended {
                 return self.ended(engine).await;
@@ -147,6 +150,13 @@ impl Daemon {
                 return self.farewell(engine).await;
             }
             let pause = pause_after(&turn, engine.facts(), self.config.poll_interval);
+            if pause.is_zero() {
+                // No timer, which would cost a millisecond, but whoever asks is still heard.
+                if let Ok(command) = self.commands.try_recv() {
+                    self.handle(engine, command).await?;
+                }
+                continue;
+            }
             tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => {}

@@ -12,13 +12,17 @@ use super::Daemon;
 use super::lead::PgEngine;
 use crate::serve::view::{self, Sources};
 
+/// An estimate is worth no more; without it the copy is shown without what is expected.
+const ESTIMATE_TIME: Duration = Duration::from_secs(5);
+
 impl Daemon {
     pub(super) async fn show_engine(&mut self, engine: &PgEngine) {
         if let Some(sequences) = view::sequences_view(engine.facts(), engine.world()) {
             self.shown.sequences = sequences;
         }
         if engine.facts().step() == Some(Step::CopyRows) && self.shown.copy_expected.is_none() {
-            self.shown.copy_expected = self.cluster.copy_expected().await;
+            let expected = tokio::time::timeout(ESTIMATE_TIME, self.cluster.copy_expected()).await;
+            self.shown.copy_expected = Some(expected.ok().flatten().unwrap_or_default());
             self.metrics.set_copy_expected(self.shown.copy_expected.and_then(|(_, bytes)| bytes));
         }
         let verdict = match engine.facts().course {
