@@ -122,7 +122,8 @@ impl PgCluster {
         let (source, destination) =
             tokio::join!(self.node(Side::Source).client(), self.node(Side::Destination).client());
         let ours = self.our_roles();
-        let facts = observe(reached(&source), reached(&destination), &policy, &ours);
+        // Boxed, here and below: the futures of many looks side by side outgrow a thread's stack.
+        let facts = Box::pin(observe(reached(&source), reached(&destination), &policy, &ours));
         preflight::check(&facts.await)
     }
     /// Opens the side that a switchover has fenced, when the journal cannot be written any more and
@@ -254,7 +255,7 @@ impl Cluster for PgCluster {
             Some(_) if holds_writes(facts) => LOOK_TIME_IN_STALL,
             Some(_) | None => LOOK_TIME,
         };
-        match tokio::time::timeout(limit, self.look(facts)).await {
+        match tokio::time::timeout(limit, Box::pin(self.look(facts))).await {
             Ok(world) => world,
             Err(_) => World { now: Timestamp::now(), ..World::default() },
         }
@@ -262,7 +263,7 @@ impl Cluster for PgCluster {
 
     async fn apply(&self, action: &Action, facts: &Facts) -> Result<(), Fault> {
         let limit = if holds_writes(facts) { ACTION_TIME_IN_STALL } else { ACTION_TIME };
-        match tokio::time::timeout(limit, self.carry_out(action, facts)).await {
+        match tokio::time::timeout(limit, Box::pin(self.carry_out(action, facts))).await {
             Ok(result) => result,
             Err(_) => Err(Fault::Failed(Blocker::new(
                 "no_answer",

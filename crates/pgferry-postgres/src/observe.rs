@@ -34,8 +34,10 @@ impl PgCluster {
                 let from = switchover.kind.from();
                 self.see_pair(&mut world, from, FENCE, RECORD).await;
             }
-            (_, Some(step)) => self.look_for(step, facts, &mut world).await,
-            (Course::AtRest, None) => self.look_for(Step::CheckVerdict, facts, &mut world).await,
+            (_, Some(step)) => Box::pin(self.look_for(step, facts, &mut world)).await,
+            (Course::AtRest, None) => {
+                Box::pin(self.look_for(Step::CheckVerdict, facts, &mut world)).await
+            }
             (_, None) => {}
         }
         world
@@ -96,7 +98,7 @@ impl PgCluster {
                 }
                 self.see_markers(world).await;
             }
-            Step::CheckVerdict => self.see_all_for_verdict(facts, world).await,
+            Step::CheckVerdict => Box::pin(self.see_all_for_verdict(facts, world)).await,
             Step::WarmSequences => {
                 let both = Wants { sequences: true, ..RECORD };
                 self.see(world, both, both).await;
@@ -183,7 +185,7 @@ impl PgCluster {
     async fn see(&self, world: &mut World, source: Wants, destination: Wants) {
         // Each within its own time: one server that hangs must not blind the look at the other.
         let view = async |side, wants| {
-            tokio::time::timeout(NODE_LOOK_TIME, self.node_view(side, wants))
+            tokio::time::timeout(NODE_LOOK_TIME, Box::pin(self.node_view(side, wants)))
                 .await
                 .unwrap_or_default()
         };

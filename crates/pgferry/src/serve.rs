@@ -32,7 +32,11 @@ pub(crate) fn serve(file: &Path) -> ExitCode {
         }
     };
     start_logging();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(THREAD_STACK)
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             complain(&format!("could not start: {error}"));
@@ -47,6 +51,9 @@ pub(crate) fn serve(file: &Path) -> ExitCode {
         }
     }
 }
+
+/// Looks are deep futures; twice tokio's default, of which only what is touched costs memory.
+const THREAD_STACK: usize = 4 << 20;
 
 async fn run(config: Config) -> Result<(), String> {
     let shutdown = CancellationToken::new();
