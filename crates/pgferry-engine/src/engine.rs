@@ -44,6 +44,8 @@ pub struct Engine<C, J> {
     world: World,
     journal_dropped: bool,
     kept_at: Option<Timestamp>,
+    /// When the present step's fence was sent, or its opening answered.
+    effect_at: Option<Timestamp>,
 }
 
 impl<C: Cluster, J: Journal> Engine<C, J> {
@@ -71,6 +73,7 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
             world: World::default(),
             journal_dropped: false,
             kept_at: None,
+            effect_at: None,
         };
         engine.note(epoch, Event::TookOver)?;
         engine.flush().await?;
@@ -178,10 +181,19 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
     /// Not journaled: it belongs to no step, and a later look shows by itself what it did.
     async fn keep_up(&mut self) -> Result<(), LeadershipLost> {
         let due = self.kept_at.is_none_or(|at| self.world.now.duration_since(at) >= UPKEEP);
-        let upkeep = pgferry_plan::decide::upkeep(&self.facts, &self.world).filter(|_| due);
+        let upkeep =
+            pgferry_plan::decide::upkeep(&self.facts, &self.world, &self.policy).filter(|_| due);
         let Some(action) = upkeep else { return Ok(()) };
         self.kept_at = Some(self.world.now);
-        tracing::warn!(?action, "upkeep");
+        match &action {
+            Action::SetSequences { values, .. } => {
+                tracing::debug!(
+                    sequences = values.len(),
+                    "keeping the passive side's sequences ahead"
+                );
+            }
+            other => tracing::warn!(action = ?other, "upkeep"),
+        }
         match self.cluster.apply(&action, &self.facts).await {
             Ok(()) => Ok(()),
             Err(Fault::EpochRaised) => {
@@ -242,6 +254,12 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
             return Ok(Turn::Progressed);
         }
         tracing::info!(%step, "step is done");
+        // Without it, after a restart in between, the journal's own times stand.
+        let evidence = match (step, self.effect_at.take()) {
+            (Step::FenceActive, Some(from)) => Evidence::Held { from },
+            (Step::OpenOther, Some(at)) => Evidence::Opened { at },
+            (_, _) => evidence,
+        };
         let operation = self.operation_of_course();
         self.note(self.facts.epoch, Event::Completed { step, evidence })?;
         if step.next().is_none() {
@@ -274,7 +292,14 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
         }
         self.flush().await?;
         failpoint::reach("before_effect", Some(step));
+        let began = Timestamp::now();
         let result = self.cluster.apply(action, &self.facts).await;
+        match action {
+            // The first fence sent is what holds writes, the last opening answered what ends it.
+            Action::Fence { .. } => self.effect_at = self.effect_at.or(Some(began)),
+            Action::Open { .. } => self.effect_at = Some(Timestamp::now()),
+            _ => {}
+        }
         failpoint::reach("after_effect", Some(step));
         match result {
             Ok(()) => {

@@ -22,6 +22,7 @@ use crate::journal::{Evidence, Verb};
 use crate::lag::StreamStatus;
 use crate::name::MigrationName;
 use crate::seen::Seen;
+use crate::sequences;
 use crate::side::Direction;
 use crate::steps::Step;
 use crate::world::{JobView, NodeState, World};
@@ -155,9 +156,10 @@ pub fn out_of_time(facts: &Facts, world: &World, policy: &Policy) -> Option<Bloc
 /// A subscription without a worker is woken: pglogical's manager may sleep for minutes after
 /// either server was restarted. Only where the plan wants that stream to run; the forward one must
 /// stay at rest until the rows are copied. A role that may write since the passive side was closed
-/// is closed out too, and its sessions are ended.
+/// is closed out too, and its sessions are ended. Its sequences are kept ahead, so that little is
+/// left to set when a switchover begins, and nothing is far behind should the active side be lost.
 #[must_use]
-pub fn upkeep(facts: &Facts, world: &World) -> Option<Action> {
+pub fn upkeep(facts: &Facts, world: &World, policy: &Policy) -> Option<Action> {
     let runs = |direction| match (&facts.course, direction) {
         (Course::AtRest, _) => true,
         (Course::SetUp(step), Direction::Forward) => *step > Step::StartForwardStream,
@@ -187,7 +189,19 @@ pub fn upkeep(facts: &Facts, world: &World) -> Option<Action> {
         return Some(Action::Fence { side, revision, roles });
     }
     let sessions: Vec<_> = fence.older_sessions.iter().map(|session| session.id.clone()).collect();
-    (!sessions.is_empty()).then_some(Action::EndSessions { side, sessions })
+    if !sessions.is_empty() {
+        return Some(Action::EndSessions { side, sessions });
+    }
+    let (Seen::Present(active), Seen::Present(passive)) =
+        (&world.node(facts.active).sequences, &world.node(side).sequences)
+    else {
+        return None;
+    };
+    if sequences::count_behind(active, passive) == 0 {
+        return None;
+    }
+    let values = sequences::behind(active, passive, policy.headroom.saturating_mul(2));
+    Some(Action::SetSequences { side, revision: record.revision, values })
 }
 
 /// Looks at the background job first: a step that works through one waits while it runs.

@@ -439,6 +439,12 @@ impl Facts {
             }
             Evidence::Copied { .. } => self.copied = Some(evidence.clone()),
             Evidence::Leftovers { left } => self.leftovers.clone_from(left),
+            Evidence::Held { from } => {
+                if let Some(switchover) = self.switchover_mut() {
+                    switchover.fenced_at = Some(*from);
+                }
+            }
+            Evidence::Opened { .. } => {}
         }
         // DropNodes is the last step before the records themselves are removed.
         self.installed =
@@ -459,7 +465,8 @@ impl Facts {
                     return Err("the switchover is being taken back");
                 }
                 if step == Step::OpenOther {
-                    switchover.opened_at = Some(at);
+                    let opened = if let Evidence::Opened { at } = evidence { *at } else { at };
+                    switchover.opened_at = Some(opened);
                 }
                 let ms = milliseconds(switchover.step_began_at, at);
                 switchover.steps.push(StepTime { step, ms });

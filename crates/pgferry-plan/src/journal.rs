@@ -216,6 +216,16 @@ pub enum Evidence {
         /// Seconds from the first intent to the look that saw the last table.
         seconds: f64,
     },
+    /// Writes were held from then on: when the fence was sent, without the journal's own time.
+    Held {
+        /// The daemon's clock.
+        from: Timestamp,
+    },
+    /// Writes were taken again from then on: when the opening had been answered.
+    Opened {
+        /// The daemon's clock.
+        at: Timestamp,
+    },
     /// What is left behind on purpose, or could not be removed: statements for an administrator.
     Leftovers {
         /// One sentence each.

@@ -7,6 +7,7 @@ mod daemon;
 mod state;
 mod view;
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -123,7 +124,11 @@ fn start_logging() {
         Ok(directive) => filter.add_directive(directive),
         Err(_) => DEFAULT_LOG.into(),
     };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
 }
 
 #[expect(clippy::print_stderr, reason = "before there is a log, and after it")]

@@ -39,7 +39,11 @@ fn leftovers(node: Node<'_>, policy: &PreflightPolicy, findings: &mut Vec<Findin
         }
         for name in outside.map_or(&[][..], |known| &known.origins) {
             named.push(format!("replication origin {name}"));
-            statements.push(format!("SELECT pg_replication_origin_drop({});", literal(name)));
+            // Dropped with its subscription, it may be gone before this line is reached.
+            statements.push(format!(
+                "SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin WHERE roname = {};",
+                literal(name)
+            ));
         }
         for name in pglogical.map_or(&[][..], |known| &known.nodes) {
             named.push(format!("pglogical node {name}"));

@@ -545,7 +545,7 @@ fn leftovers_are_what_is_not_our_own() {
         "SELECT pglogical.drop_subscription('sub', true); \
          SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = \
          'pgl_shop_a_b' AND active; SELECT pg_drop_replication_slot('pgl_shop_a_b'); \
-         SELECT pg_replication_origin_drop('pgl_shop_c_d'); \
+         SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin WHERE roname = 'pgl_shop_c_d'; \
          SELECT pglogical.drop_node('far', true); SELECT pglogical.drop_node('near', true); \
          DROP SCHEMA pgferry CASCADE;",
     );

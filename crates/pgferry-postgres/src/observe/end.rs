@@ -75,7 +75,10 @@ impl PgCluster {
             for origin in &orphans.origins {
                 leftover(
                     format!("origin {origin}"),
-                    format!("SELECT pg_replication_origin_drop({});", literal(origin)),
+                    format!(
+                        "SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin WHERE roname = {};",
+                        literal(origin)
+                    ),
                 );
             }
             let journal_here = self.journal_side == Some(side);

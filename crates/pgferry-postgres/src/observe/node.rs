@@ -78,7 +78,8 @@ pub(crate) fn administrator_statements(role: &str) -> String {
 
 const INSTALL: &str = "\
     SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pglogical') AS extension, \
-    (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) AS superuser, \
+    EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE (r.rolname = current_user AND r.rolsuper) \
+        OR (r.rolname = 'rds_superuser' AND pg_has_role(current_user, r.oid, 'MEMBER'))) AS superuser, \
     to_regnamespace('pgferry') IS NOT NULL AS schema, \
     has_database_privilege(current_database(), 'CREATE') AS may_create, \
     to_regclass('pgferry.copied') IS NOT NULL AND to_regclass('pgferry.marker') IS NOT NULL AS tables, \

@@ -240,6 +240,7 @@ impl Daemon {
     async fn without_journal(&mut self, error: &JournalError) {
         let blocker = journal_blocker(error);
         self.notes.unavailable(&blocker.code, blocker.message.clone());
+        self.notes.waiting_for(blocker.clone());
         self.show_known();
         if let Next::Command(command) = self.next_command(SEEK).await {
             // Before the start there is no journal to ask, and preflight says what is away.

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use pgferry_api::{Operation, OperationState, Verb};
 use pgferry_engine::{Condition, ConditionKind};
-use pgferry_plan::{Blocker, Finding, MigrationName};
+use pgferry_plan::{Blocker, Finding, MigrationName, Severity};
 use pgferry_server::NotReady;
 use uuid::Uuid;
 
@@ -46,6 +46,10 @@ impl Notes {
             operation.state = OperationState::Succeeded;
             operation.finished_at = Some(Timestamp::now());
         }
+        // A clean preflight takes back what an earlier start was refused for.
+        if findings.iter().all(|finding| finding.severity != Severity::Block) {
+            self.condition = None;
+        }
         self.findings = Some(findings);
     }
 
@@ -66,8 +70,19 @@ impl Notes {
         self.not_ready = vec![NotReady::new(code, message)];
     }
 
+    /// The journal is away: it goes on by itself when it is back.
+    pub(super) fn waiting_for(&mut self, blocker: Blocker) {
+        self.blocked(vec![blocker]);
+        if let Some(condition) = &mut self.condition {
+            condition.kind = ConditionKind::Waiting;
+        }
+    }
+
     /// Nothing of its own stands in the way.
     pub(super) fn available(&mut self, leader: bool) {
+        if self.condition.as_ref().is_some_and(|c| c.kind == ConditionKind::Waiting) {
+            self.condition = None;
+        }
         self.leader = leader;
         self.not_ready.clear();
     }

@@ -10,7 +10,7 @@ use pgferry_monitor::{NodeReach, NodesReport};
 use pgferry_plan::facts::Operation;
 use pgferry_plan::journal::Evidence;
 use pgferry_plan::{
-    Blocker, Direction, Entry, Facts, Finding, LagReport, MigrationName, Seen, Side, World,
+    Blocker, Course, Direction, Entry, Facts, Finding, LagReport, MigrationName, Seen, Side, World,
     sequences,
 };
 use pgferry_server::{MigrationState, NotReady};
@@ -41,8 +41,8 @@ pub(super) fn state(from: &Sources<'_>, events: Arc<Vec<api::Event>>) -> Migrati
             step: facts.step().map(|step| step.as_str().to_owned()),
             active: facts.active,
             condition: condition.map(condition_view),
-            forward: stream(from.lag, Direction::Forward),
-            reverse: stream(from.lag, Direction::Reverse),
+            forward: stream(facts, from.lag, Direction::Forward),
+            reverse: stream(facts, from.lag, Direction::Reverse),
             copy: copied(facts).or(from.copy),
             sequences: from.sequences,
             verification: None,
@@ -79,8 +79,12 @@ fn condition_view(condition: &Condition) -> api::Condition {
     }
 }
 
-fn stream(lag: &LagReport, direction: Direction) -> api::Stream {
+fn stream(facts: &Facts, lag: &LagReport, direction: Direction) -> api::Stream {
     let report = lag.stream(direction);
+    // The monitor's last look may be from before the removal.
+    if matches!(facts.course, Course::Ended(_)) {
+        return api::Stream::without_figures(api::StreamStatus::Absent);
+    }
     api::Stream {
         status: word(report.status.as_str()),
         lag_seconds: report.lag_seconds,
@@ -99,7 +103,13 @@ fn copied(facts: &Facts) -> Option<api::Copy> {
             bytes_expected: Some(bytes),
             seconds: Some(seconds),
         }),
-        Some(Evidence::Nothing | Evidence::Subscription { .. } | Evidence::Leftovers { .. })
+        Some(
+            Evidence::Nothing
+            | Evidence::Subscription { .. }
+            | Evidence::Held { .. }
+            | Evidence::Opened { .. }
+            | Evidence::Leftovers { .. },
+        )
         | None => None,
     }
 }
@@ -160,7 +170,7 @@ pub(super) fn operation_view(
 }
 
 fn remains(left: &Blocker) -> Finding {
-    Finding::warn(&left.code, "", &left.message, &left.hint)
+    Finding::warn(&left.code, &left.code, &left.message, &left.hint)
 }
 
 /// Journal entries in the API's words.

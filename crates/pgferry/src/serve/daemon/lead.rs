@@ -211,7 +211,6 @@ impl Daemon {
     ) -> Result<(), LeadershipLost> {
         let result = match engine.request(verb, open_passive).await? {
             Ok(id) => {
-                tracing::info!(migration = %self.config.name, verb = verb.as_str(), %id, "accepted");
                 let facts = engine.facts();
                 let accepted = facts.operations.iter().find(|operation| operation.id == id);
                 accepted
