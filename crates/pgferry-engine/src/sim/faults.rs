@@ -13,24 +13,29 @@ pub(super) enum Trouble {
     Nothing,
     DiesBeforeEffect,
     DiesAfterEffect,
-    /// The daemon dies, and what it sent lands while the next one is at work.
-    DiesAndEffectLandsLate,
+    /// The daemon dies, and what it sent lands this many looks later, while the next is at work.
+    DiesAndEffectLandsLate(u64),
     /// The reply is lost; the effect was there.
     LosesReply,
-    /// The reply is lost; the effect lands a few looks later, in the same leadership.
-    EffectLandsLate,
+    /// The reply is lost; the effect lands this many looks later, in the same leadership.
+    EffectLandsLate(u64),
     RepeatsAction,
     DiesBeforeAppend,
     DiesAfterAppend,
 }
 
 impl Trouble {
-    pub(super) const ALL: [Trouble; 8] = [
+    /// Late means: within the step, within the switchover, and after it.
+    pub(super) const ALL: [Trouble; 12] = [
         Trouble::DiesBeforeEffect,
         Trouble::DiesAfterEffect,
-        Trouble::DiesAndEffectLandsLate,
+        Trouble::DiesAndEffectLandsLate(2),
+        Trouble::DiesAndEffectLandsLate(15),
+        Trouble::DiesAndEffectLandsLate(60),
         Trouble::LosesReply,
-        Trouble::EffectLandsLate,
+        Trouble::EffectLandsLate(1),
+        Trouble::EffectLandsLate(15),
+        Trouble::EffectLandsLate(60),
         Trouble::RepeatsAction,
         Trouble::DiesBeforeAppend,
         Trouble::DiesAfterAppend,
@@ -50,6 +55,8 @@ pub(super) struct Scene {
     /// Occasions left until it strikes; None when it has struck.
     pub(super) countdown: Option<usize>,
     late: Vec<(u64, Action, i64)>,
+    /// The leadership that may append.
+    pub(super) lease: i64,
 }
 
 /// A handle that both ports share.
@@ -64,6 +71,7 @@ impl Stage {
             trouble,
             countdown: (trouble != Trouble::Nothing).then_some(index),
             late: Vec::new(),
+            lease: 0,
         })))
     }
 
@@ -123,8 +131,8 @@ impl Cluster for Stage {
                 answer(scene.model.mutate(action, facts.epoch))?;
                 Err(Fault::EpochRaised)
             }
-            Trouble::DiesAndEffectLandsLate => {
-                let late = late(&scene, 2);
+            Trouble::DiesAndEffectLandsLate(looks) => {
+                let late = late(&scene, looks);
                 scene.late.push(late);
                 Err(Fault::EpochRaised)
             }
@@ -132,8 +140,8 @@ impl Cluster for Stage {
                 answer(scene.model.mutate(action, facts.epoch))?;
                 lost()
             }
-            Trouble::EffectLandsLate => {
-                let late = late(&scene, 1);
+            Trouble::EffectLandsLate(looks) => {
+                let late = late(&scene, looks);
                 scene.late.push(late);
                 lost()
             }
@@ -159,6 +167,9 @@ fn answer(result: Result<(), Refused>) -> Result<(), Fault> {
 impl Journal for Stage {
     async fn append(&mut self, entries: &[Entry]) -> Result<(), LeadershipLost> {
         let mut scene = self.scene();
+        if entries.iter().any(|entry| entry.epoch != scene.lease) {
+            return Err(LeadershipLost("another daemon took the lease".to_owned()));
+        }
         if !scene.strikes(true) {
             scene.journal.extend_from_slice(entries);
             return Ok(());

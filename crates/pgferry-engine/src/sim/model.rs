@@ -31,13 +31,17 @@ pub(super) struct Node {
 #[derive(Debug)]
 pub(super) struct Model {
     pub(super) nodes: [Node; 2],
-    streams: [VecDeque<Change>; 2],
+    /// Changes under way, each with the look at which it arrives.
+    streams: [VecDeque<(u64, Change)>; 2],
     pub(super) acknowledged: BTreeSet<u64>,
     handed_out: BTreeSet<i64>,
     next_row: u64,
     next_pid: i32,
     pub(super) looks: u64,
 }
+
+/// Looks that a change is under way: more than a switchover would need if it did not wait.
+const LATENCY: u64 = 12;
 
 #[derive(Clone, Debug)]
 enum Change {
@@ -97,9 +101,6 @@ impl Model {
         }
         for direction in Direction::BOTH {
             self.carry(direction);
-            // Faster than two writers, or a drain would never end.
-            self.carry(direction);
-            self.carry(direction);
         }
         self.check_always();
     }
@@ -111,18 +112,35 @@ impl Model {
         self.node(side).sequence = Some(value);
         assert!(self.handed_out.insert(value), "sequence value {value} handed out twice");
         *self.node(side).rows.entry(row).or_default() += 1;
-        self.streams[Direction::leaving(side) as usize].push_back(Change::Row(row));
+        self.send(side, Change::Row(row));
         self.acknowledged.insert(row);
     }
 
+    fn send(&mut self, from: Side, change: Change) {
+        let arrives = self.looks + LATENCY;
+        self.streams[Direction::leaving(from) as usize].push_back((arrives, change));
+    }
+
+    /// Applies what has arrived, in order.
     fn carry(&mut self, direction: Direction) {
-        let change = self.streams[direction as usize].pop_front();
-        let node = self.node(direction.to());
-        match change {
-            Some(Change::Row(row)) => *node.rows.entry(row).or_default() += 1,
-            Some(Change::Marker(side, token)) => node.markers[side as usize] = token,
-            None => {}
+        while let Some((arrives, _)) = self.streams[direction as usize].front()
+            && *arrives <= self.looks
+        {
+            let change = self.streams[direction as usize].pop_front();
+            let node = self.node(direction.to());
+            match change {
+                Some((_, Change::Row(row))) => *node.rows.entry(row).or_default() += 1,
+                Some((_, Change::Marker(side, token))) => node.markers[side as usize] = token,
+                None => {}
+            }
         }
+    }
+
+    /// A side that is opened has every write that was acknowledged anywhere.
+    fn check_opened(&self, side: Side) {
+        let rows = &self.nodes[side as usize].rows;
+        let missing = self.acknowledged.iter().find(|row| !rows.contains_key(row));
+        assert_eq!(missing, None, "the {side} was opened before it had every acknowledged row");
     }
 
     /// What must hold at any instant.
@@ -133,10 +151,9 @@ impl Model {
 
     /// What must hold when a migration is at rest with `active` open.
     pub(super) fn check_at_rest(&mut self, active: Side) {
-        while self.streams.iter().any(|stream| !stream.is_empty()) {
-            self.carry(Direction::Forward);
-            self.carry(Direction::Reverse);
-        }
+        self.looks += LATENCY;
+        self.carry(Direction::Forward);
+        self.carry(Direction::Reverse);
         let node = &self.nodes[active as usize];
         assert!(!node.read_only && node.state == NodeState::Open, "{active} is not open");
         let other = &self.nodes[active.other() as usize];
@@ -189,8 +206,8 @@ impl Model {
                 guard(node, None)?;
                 let own = &mut node.markers[*side as usize];
                 *own = (*own).max(*token);
-                self.streams[Direction::leaving(*side) as usize]
-                    .push_back(Change::Marker(*side, *token));
+                let token = node.markers[*side as usize];
+                self.send(*side, Change::Marker(*side, token));
             }
             Action::SetSequences { side, revision, values } => {
                 let node = self.node(*side);
@@ -214,6 +231,7 @@ impl Model {
                 node.state = NodeState::Open;
                 node.revision += 1;
                 node.changed_at_pid = pid;
+                self.check_opened(*side);
             }
             other => panic!("a switchover has no action {other:?}"),
         }

@@ -68,6 +68,7 @@ impl Daemon {
             *epoch += 1;
             let entries = {
                 let mut scene = stage.scene();
+                scene.lease = *epoch;
                 scene.model.raise(*epoch);
                 if scene.journal.is_empty() {
                     scene.journal = set_up();
@@ -125,6 +126,16 @@ impl Daemon {
         panic!("the switchover never ends: {:?}", self.engine.condition());
     }
 
+    /// Lets what is late land, and looks whether everything still stands.
+    async fn settle(&mut self) {
+        for _ in 0..80 {
+            let result = self.engine.tick().await;
+            self.survive(result).await;
+        }
+        let active = self.engine.facts().active;
+        self.stage.scene().model.check_at_rest(active);
+    }
+
     async fn switch(&mut self, kind: Kind) -> OperationState {
         self.ask(Verb::of_switchover(kind)).await;
         self.run_to_rest().await;
@@ -164,6 +175,7 @@ fn any_trouble_at_any_index_of_cutover_and_rollback_ends_well() {
                 for kind in [Kind::Cutover, Kind::Rollback] {
                     while daemon.switch(kind).await != OperationState::Succeeded {}
                 }
+                daemon.settle().await;
                 if stage.scene().countdown.is_some() {
                     // The index lies behind the last occasion: every one has been tried.
                     assert!(index > 10, "{trouble:?} found only {index} occasions");
@@ -186,6 +198,74 @@ fn a_switchover_out_of_budget_is_taken_back_and_writers_go_on() {
         daemon.engine.tick().await.unwrap();
         assert!(daemon.stage.scene().model.acknowledged.len() > written);
         assert_eq!(daemon.engine.facts().active, Side::Source);
+    });
+}
+
+#[test]
+fn any_trouble_with_an_abort_at_any_turn_after_it_ends_on_one_open_side() {
+    block_on(async {
+        for trouble in Trouble::ALL {
+            for index in 0..10 {
+                for turns in 0..12 {
+                    let stage = Stage::new(trouble, index);
+                    let mut daemon = Daemon::start(stage.clone(), policy()).await;
+                    daemon.ask(Verb::Cutover).await;
+                    // First the trouble, then some turns, then the abort.
+                    let mut left = turns;
+                    for _ in 0..MANY {
+                        let struck = stage.scene().countdown.is_none();
+                        if daemon.engine.facts().switchover().is_none() || struck && left == 0 {
+                            break;
+                        }
+                        left -= usize::from(struck);
+                        let result = daemon.engine.tick().await;
+                        daemon.survive(result).await;
+                    }
+                    let result = daemon.engine.request(Verb::Abort, false).await;
+                    daemon.survive(result).await;
+                    daemon.run_to_rest().await;
+                    daemon.settle().await;
+                    // And the road is still open, both ways.
+                    for _ in 0..2 {
+                        let kind = daemon.engine.facts().kind();
+                        while daemon.switch(kind).await != OperationState::Succeeded {}
+                    }
+                    daemon.settle().await;
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_daemon_that_was_frozen_through_a_take_over_changes_nothing_when_it_wakes() {
+    block_on(async {
+        for turns in 0..50 {
+            for head_start in [0, 3, 30] {
+                let stage = Stage::new(Trouble::Nothing, 0);
+                let mut old = Daemon::start(stage.clone(), policy()).await;
+                old.ask(Verb::Cutover).await;
+                for _ in 0..turns {
+                    old.engine.tick().await.unwrap();
+                }
+                let mut epoch = old.epoch;
+                let engine = Daemon::lead(&stage, &mut epoch, &policy()).await;
+                let mut new =
+                    Daemon { stage: stage.clone(), epoch, engine, policy: policy(), deaths: 0 };
+                for _ in 0..head_start {
+                    new.engine.tick().await.unwrap();
+                }
+                let mut awake = true;
+                for _ in 0..200 {
+                    awake = awake && old.engine.tick().await.is_ok();
+                    new.engine.tick().await.unwrap();
+                }
+                new.run_to_rest().await;
+                assert_eq!(new.deaths, 0, "the old daemon disturbed the new one");
+                let active = new.engine.facts().active;
+                stage.scene().model.check_at_rest(active);
+            }
+        }
     });
 }
 
