@@ -4,7 +4,8 @@
 //! is open.
 
 use pgferry_plan::{Kind, Side};
-use pgferry_tests::{Daemon, Ledger, Pair, leftovers};
+use pgferry_tests::config::migration;
+use pgferry_tests::{ConfigFile, Daemon, Ledger, Pair, leftovers};
 
 use crate::settled::{SOON, assert_whole, order_and_die, rest, wait_for_go};
 
@@ -121,7 +122,12 @@ fn killed_on_the_way_to_ready(points: &[&str]) {
 /// Kills the daemon before and after the effect of a step, in a cutover and in a rollback.
 fn killed_in_both_kinds(step: &str) {
     let pair = Pair::with_bank();
-    let mut daemon = Daemon::for_bank(&pair);
+    // With so little headroom the writers use up what is warmed ahead of the stall, and there is
+    // something left to set within it.
+    let config = ConfigFile::for_pair(&pair)
+        .insert_only(&["bank.ledger_keyless"])
+        .with(&migration("sequences.headroom"), 1);
+    let mut daemon = Daemon::start(&config);
     let ledger = Ledger::over(&pair);
     daemon.bring_to_ready();
     for place in ["before_effect", "after_effect"] {
