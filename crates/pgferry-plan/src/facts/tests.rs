@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::lsn::Lsn;
 use crate::side::Direction;
-use crate::steps::STEPS;
+use crate::steps::{LINE, STEPS};
 
 /// Events that may or may not be legal at some point; most are, at one.
 fn candidates(facts: &Facts, salt: u8) -> Vec<Event> {

@@ -1,0 +1,257 @@
+//! Which event may follow what stands, and what it changes: one match, everything else is illegal.
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{Course, Facts, Operation, StepTime, Switchover, milliseconds};
+use crate::finding::Blocker;
+use crate::journal::{Entry, Event, Evidence, Intent, OperationState, Verb};
+use crate::side::Side;
+use crate::steps::{LINE, Phase, Step};
+
+impl Facts {
+    pub(super) fn step_over(&mut self, entry: &Entry) -> Result<(), &'static str> {
+        if entry.seq != self.next_seq {
+            return Err("its number is not the next one");
+        }
+        match entry.event {
+            Event::TookOver if entry.epoch <= self.epoch => {
+                return Err("a take-over raises the epoch");
+            }
+            Event::TookOver => {}
+            _ if entry.epoch != self.epoch => return Err("its epoch never took over"),
+            _ => {}
+        }
+        match &entry.event {
+            Event::TookOver => self.epoch = entry.epoch,
+            Event::Requested { operation, verb, open_passive } => {
+                self.requested(*operation, *verb, *open_passive, entry.at)?;
+            }
+            Event::Intended { step, intent } => self.intended(*step, intent, entry.at)?,
+            Event::Completed { step, evidence } => self.completed(*step, evidence, entry.at)?,
+            Event::Unwinding { blockers } => {
+                let switchover = self.switchover_mut().ok_or("no switchover runs")?;
+                if switchover.unwinding.is_some() || switchover.step > LINE {
+                    return Err("the switchover is past the line, or already taken back");
+                }
+                switchover.unwinding = Some(blockers.clone());
+                switchover.step_began_at = entry.at;
+                self.intents.clear();
+            }
+            Event::Undone { step } => {
+                let switchover = self.switchover_mut().ok_or("no switchover runs")?;
+                if switchover.unwinding.is_none() || switchover.step < *step {
+                    return Err("the step is not being taken back");
+                }
+                switchover.opened_at = switchover.fenced_at.map(|_| entry.at);
+                self.intents.clear();
+            }
+            Event::LineCrossed => {
+                let switchover = self.switchover_mut().ok_or("no switchover runs")?;
+                if switchover.unwinding.take().is_none() {
+                    return Err("the switchover is not being taken back");
+                }
+                switchover.step = Step::OpenOther;
+                switchover.step_began_at = entry.at;
+                self.intents.clear();
+            }
+            Event::OperationEnded { operation, state, problem, blockers } => {
+                self.ended(*operation, *state, problem, blockers, entry.at)?;
+            }
+        }
+        self.next_seq += 1;
+        Ok(())
+    }
+
+    fn requested(
+        &mut self,
+        id: Uuid,
+        verb: Verb,
+        open_passive: bool,
+        at: Timestamp,
+    ) -> Result<(), &'static str> {
+        match verb {
+            Verb::Start if self.course == Course::Planned => {
+                self.enter(Course::SetUp(Step::CheckPrerequisites));
+            }
+            Verb::Cutover | Verb::Rollback
+                if self.course == Course::AtRest
+                    && verb == Verb::of_switchover(self.kind())
+                    && !self.paused =>
+            {
+                let kind = self.kind();
+                self.enter(Course::Switchover(Switchover {
+                    operation: id,
+                    kind,
+                    step: Step::CheckVerdict,
+                    unwinding: None,
+                    started_at: at,
+                    fenced_at: None,
+                    opened_at: None,
+                    steps: Vec::new(),
+                    step_began_at: at,
+                }));
+            }
+            Verb::Finish if self.phase() == Phase::CutOver => self.enter_end(verb, open_passive),
+            Verb::Abandon
+                if self.active == Side::Source
+                    && matches!(self.course, Course::SetUp(_) | Course::AtRest) =>
+            {
+                self.enter_end(verb, open_passive);
+            }
+            Verb::Abort if matches!(&self.course, Course::Switchover(s) if s.step <= LINE) => {}
+            Verb::Pause if !self.paused => self.paused = true,
+            Verb::Resume => self.paused = false,
+            Verb::Start
+            | Verb::Cutover
+            | Verb::Rollback
+            | Verb::Finish
+            | Verb::Abandon
+            | Verb::Abort
+            | Verb::Pause
+            | Verb::Preflight
+            | Verb::Verify => return Err("the phase does not allow it"),
+        }
+        self.operations.push(Operation {
+            id,
+            verb,
+            state: OperationState::Running,
+            requested_at: at,
+            finished_at: None,
+            problem: None,
+            blockers: Vec::new(),
+        });
+        Ok(())
+    }
+
+    fn enter_end(&mut self, verb: Verb, open_passive: bool) {
+        self.paused = false;
+        self.enter(Course::End { verb, step: Step::DrainBoth, open_passive });
+    }
+
+    fn enter(&mut self, course: Course) {
+        self.course = course;
+        self.intents.clear();
+    }
+
+    fn intended(&mut self, step: Step, intent: &Intent, at: Timestamp) -> Result<(), &'static str> {
+        if self.step() != Some(step) {
+            return Err("another step is at hand");
+        }
+        if let Intent::Install { side, node_id, creates_extension } = intent {
+            self.node_ids[*side as usize] = Some(*node_id);
+            self.made_extension[*side as usize] |= creates_extension;
+        }
+        if let Intent::CopyRows { snapshot_lsn } = intent {
+            self.copy_lsn = Some(*snapshot_lsn);
+            self.copy_began_at.get_or_insert(at);
+        }
+        if let (Intent::Fence { .. }, Some(switchover)) = (intent, self.switchover_mut())
+            && switchover.step == Step::FenceActive
+        {
+            switchover.fenced_at.get_or_insert(at);
+        }
+        self.intents.push(intent.clone());
+        Ok(())
+    }
+
+    fn completed(
+        &mut self,
+        step: Step,
+        evidence: &Evidence,
+        at: Timestamp,
+    ) -> Result<(), &'static str> {
+        if self.step() != Some(step) {
+            return Err("another step is at hand");
+        }
+        match evidence {
+            Evidence::Nothing => {}
+            Evidence::Subscription { slot } => {
+                let reverse = step == Step::CreateReverseSubscription;
+                self.slots[usize::from(reverse)] = Some(slot.clone());
+            }
+            Evidence::Copied { .. } => self.copied = Some(evidence.clone()),
+            Evidence::Leftovers { left } => self.leftovers.clone_from(left),
+            Evidence::Held { from } => {
+                if let Some(switchover) = self.switchover_mut() {
+                    switchover.fenced_at = Some(*from);
+                }
+            }
+            Evidence::Opened { .. } => {}
+        }
+        // DropNodes is the last step before the records themselves are removed.
+        self.installed =
+            (self.installed || step == Step::InstallPglogical) && step != Step::DropNodes;
+        self.intents.clear();
+        let next = step.next();
+        match &mut self.course {
+            Course::SetUp(current) => match next {
+                Some(next) => *current = next,
+                None => self.course = Course::AtRest,
+            },
+            Course::End { step: current, verb, .. } => match next {
+                Some(next) => *current = next,
+                None => self.course = Course::Ended(*verb),
+            },
+            Course::Switchover(switchover) => {
+                if switchover.unwinding.is_some() {
+                    return Err("the switchover is being taken back");
+                }
+                if step == Step::OpenOther {
+                    let opened = if let Evidence::Opened { at } = evidence { *at } else { at };
+                    switchover.opened_at = Some(opened);
+                }
+                let ms = milliseconds(switchover.step_began_at, at);
+                switchover.steps.push(StepTime { step, ms });
+                switchover.step_began_at = at;
+                if let Some(next) = next {
+                    switchover.step = next;
+                } else {
+                    let report = switchover.report(OperationState::Succeeded);
+                    self.active = switchover.kind.to();
+                    self.last_switchover = Some(report);
+                    self.course = Course::AtRest;
+                }
+            }
+            Course::Planned | Course::AtRest | Course::Ended(_) => {
+                return Err("no step is at hand");
+            }
+        }
+        Ok(())
+    }
+
+    fn ended(
+        &mut self,
+        id: Uuid,
+        state: OperationState,
+        problem: &Option<Blocker>,
+        blockers: &[Blocker],
+        at: Timestamp,
+    ) -> Result<(), &'static str> {
+        let operation = self
+            .operations
+            .iter_mut()
+            .find(|operation| operation.id == id && operation.state == OperationState::Running)
+            .ok_or("no such operation runs")?;
+        if state == OperationState::Running {
+            return Err("an operation cannot end as running");
+        }
+        operation.state = state;
+        operation.finished_at = Some(at);
+        operation.problem.clone_from(problem);
+        operation.blockers = blockers.to_vec();
+        if let Course::Switchover(switchover) = &self.course
+            && switchover.operation == id
+        {
+            if switchover.unwinding.is_none() {
+                return Err("a switchover that is not taken back ends with its last step");
+            }
+            if switchover.fenced_at.is_some() && switchover.opened_at.is_none() {
+                return Err("the fenced side was not opened again");
+            }
+            self.last_switchover = Some(switchover.report(state));
+            self.enter(Course::AtRest);
+        }
+        Ok(())
+    }
+}
