@@ -181,15 +181,14 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
     /// Not journaled: it belongs to no step, and a later look shows by itself what it did.
     async fn keep_up(&mut self) -> Result<(), LeadershipLost> {
         let due = self.kept_at.is_none_or(|at| self.world.now.duration_since(at) >= UPKEEP);
-        let upkeep =
-            pgferry_plan::decide::upkeep(&self.facts, &self.world, &self.policy).filter(|_| due);
+        let upkeep = pgferry_plan::decide::upkeep(&self.facts, &self.world).filter(|_| due);
         let Some(action) = upkeep else { return Ok(()) };
         self.kept_at = Some(self.world.now);
         match &action {
             Action::SetSequences { values, .. } => {
                 tracing::debug!(
                     sequences = values.len(),
-                    "keeping the passive side's sequences ahead"
+                    "keeping the passive side's sequences up"
                 );
             }
             other => tracing::warn!(action = ?other, "upkeep"),

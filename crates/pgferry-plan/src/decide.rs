@@ -150,16 +150,19 @@ pub fn out_of_time(facts: &Facts, world: &World, policy: &Policy) -> Option<Bloc
     }
 }
 
+/// For how long after a change of the record sessions of before are looked for at rest.
+const JUST_CHANGED_MS: u64 = 60_000;
+
 /// What keeps a migration in order beside its steps: nothing that a step depends on, and nothing
 /// that has to be remembered.
 ///
 /// A subscription without a worker is woken: pglogical's manager may sleep for minutes after
 /// either server was restarted. Only where the plan wants that stream to run; the forward one must
 /// stay at rest until the rows are copied. A role that may write since the passive side was closed
-/// is closed out too, and its sessions are ended. Its sequences are kept ahead, so that little is
-/// left to set when a switchover begins, and nothing is far behind should the active side be lost.
+/// is closed out too, and its sessions are ended. Its sequences follow the
+/// active side's, so that nothing is far behind should that one be lost.
 #[must_use]
-pub fn upkeep(facts: &Facts, world: &World, policy: &Policy) -> Option<Action> {
+pub fn upkeep(facts: &Facts, world: &World) -> Option<Action> {
     let runs = |direction| match (&facts.course, direction) {
         (Course::AtRest, _) => true,
         (Course::SetUp(step), Direction::Forward) => *step > Step::StartForwardStream,
@@ -189,7 +192,8 @@ pub fn upkeep(facts: &Facts, world: &World, policy: &Policy) -> Option<Action> {
         return Some(Action::Fence { side, revision, roles });
     }
     let sessions: Vec<_> = fence.older_sessions.iter().map(|session| session.id.clone()).collect();
-    if !sessions.is_empty() {
+    // Later ones began under the fence, and may go on reading there.
+    if !sessions.is_empty() && fence.since_change_ms < JUST_CHANGED_MS {
         return Some(Action::EndSessions { side, sessions });
     }
     let (Seen::Present(active), Seen::Present(passive)) =
@@ -200,7 +204,8 @@ pub fn upkeep(facts: &Facts, world: &World, policy: &Policy) -> Option<Action> {
     if sequences::count_behind(active, passive) == 0 {
         return None;
     }
-    let values = sequences::behind(active, passive, policy.headroom.saturating_mul(2));
+    // Without headroom: at rest the passive side follows, and never runs ahead.
+    let values = sequences::behind(active, passive, 0);
     Some(Action::SetSequences { side, revision: record.revision, values })
 }
 

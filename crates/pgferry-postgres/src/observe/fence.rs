@@ -29,7 +29,7 @@ pub(crate) struct StartupWatch(Mutex<Watched>);
 
 #[derive(Debug, Default)]
 struct Watched {
-    revision: Option<i64>,
+    changed_us: Option<i64>,
     starting: Option<HashSet<String>>,
     /// The server's clock when nobody was starting any more who had been before, in microseconds.
     settled_us: Option<i64>,
@@ -37,10 +37,10 @@ struct Watched {
 
 impl StartupWatch {
     /// How many still count, and up to when a session counts as older.
-    fn update(&self, revision: i64, now_starting: HashSet<String>, now_us: i64) -> (u64, i64) {
+    fn update(&self, changed_us: i64, now_starting: HashSet<String>, now_us: i64) -> (u64, i64) {
         let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if watched.revision != Some(revision) {
-            *watched = Watched { revision: Some(revision), ..Watched::default() };
+        if watched.changed_us != Some(changed_us) {
+            *watched = Watched { changed_us: Some(changed_us), ..Watched::default() };
         }
         let left: HashSet<String> = match watched.starting.take() {
             None => now_starting,
@@ -104,7 +104,7 @@ impl PgCluster {
             now_starting.insert(row.try_get::<_, String>(0)?);
         }
         let (starting, settled_us) = self.watch(side).update(
-            summary.try_get("revision")?,
+            summary.try_get("changed_us")?,
             now_starting,
             summary.try_get("now_us")?,
         );
@@ -223,7 +223,7 @@ const STARTING_BACKENDS: &str = "\
 /// On an open side only sessions of the time of its last fence are in question (`since_us`, less
 /// the seconds that a backend may take to start): they would stay read-only.
 const SUMMARY: &str = "\
-    SELECT n.revision, \
+    SELECT (extract(epoch FROM n.changed_at) * 1000000)::bigint AS changed_us, \
     pg_catalog.pg_has_role('pg_read_all_stats', 'USAGE') AS sees_all, \
     CASE WHEN n.state = 'open' THEN coalesce( \
         (extract(epoch FROM n.fenced_at) * 1000000)::bigint - 5000000, 9223372036854775807) \
