@@ -88,7 +88,7 @@ fn decide_step(step: Step, facts: &Facts, world: &World, policy: &Policy) -> Dec
         Step::CreateSourceSets => preparing::create_source_sets(world),
         Step::CreateForwardSubscription => copying::create_forward_subscription(world),
         Step::CopyRows => copying::copy_rows(facts, world),
-        Step::BuildIndexes => copying::build_indexes(world),
+        Step::BuildIndexes => copying::build_indexes(facts, world),
         Step::StartForwardStream => copying::start_forward_stream(facts, world),
         Step::AwaitCatchUp => following::await_catch_up(world, policy),
         Step::AnalyzeDestination => following::analyze_destination(world),
@@ -219,8 +219,14 @@ fn unless_job(world: &World, otherwise: impl FnOnce() -> Decision) -> Decision {
         Seen::Present(JobView::Failed { blocker, retry_at }) if world.now < *retry_at => {
             Decision::Blocked(vec![blocker.clone()])
         }
-        Seen::Absent | Seen::Present(JobView::Failed { .. }) => otherwise(),
+        Seen::Absent | Seen::Present(JobView::Done(_) | JobView::Failed { .. }) => otherwise(),
     }
+}
+
+/// The job of this step ended well, and a look still finds something missing: doing it again
+/// would find the same.
+fn was_in_vain(world: &World) -> bool {
+    matches!(world.job, Seen::Present(JobView::Done(_)))
 }
 
 fn done() -> Decision {

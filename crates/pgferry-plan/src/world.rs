@@ -171,6 +171,8 @@ pub struct FenceView {
     pub unfenced: Vec<RoleName>,
     /// Roles in the record of the fence.
     pub fenced: Vec<RoleName>,
+    /// Roles whose fence was lifted, and that are read-only by default all the same.
+    pub still_read_only: Vec<RoleName>,
     /// Backends that began before the last change of the record and are still starting up: they
     /// may have read the settings of before, and are in no list of sessions yet.
     pub starting: u64,
@@ -308,6 +310,8 @@ pub struct CopyView {
 pub enum JobView {
     /// It runs, and this is what it does.
     Running(String),
+    /// It ended well, whatever a look says of it.
+    Done(String),
     /// It failed, and may be tried again from then on.
     Failed {
         /// Why.

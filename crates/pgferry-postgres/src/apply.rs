@@ -227,8 +227,7 @@ impl PgCluster {
         if !guarded {
             return Ok(());
         }
-        let journal_stays = self.journal_side == Some(side);
-        node.mutate(guard, &statements::remove(journal_stays)).await
+        node.mutate(guard, statements::REMOVE).await
     }
 
     async fn archive_journal(&self, facts: &Facts) -> Result<(), Fault> {

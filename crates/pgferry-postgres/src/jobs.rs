@@ -2,6 +2,7 @@
 //!
 //! At most one at a time. That it ended without an error concludes nothing: the step's look does.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,7 +29,11 @@ pub(crate) struct Jobs {
 struct State {
     running: Option<Running>,
     failed: Option<(Blocker, Timestamp)>,
-    failures: u32,
+    /// Failures of each job since it last succeeded: a job that succeeds in between does not
+    /// shorten the pause of the one that fails.
+    failures: HashMap<&'static str, u32>,
+    /// The last job that ended well, until another one starts.
+    done: Option<&'static str>,
 }
 
 #[derive(Debug)]
@@ -59,6 +64,7 @@ impl Jobs {
             ended.notify_one();
         });
         state.failed = None;
+        state.done = None;
         state.running = Some(Running { what, handle, result, cancel });
     }
 
@@ -70,7 +76,10 @@ impl Jobs {
             (None, Some((blocker, retry_at))) => {
                 Seen::Present(JobView::Failed { blocker: blocker.clone(), retry_at: *retry_at })
             }
-            (None, None) => Seen::Absent,
+            (None, None) => match state.done {
+                Some(what) => Seen::Present(JobView::Done(what.to_owned())),
+                None => Seen::Absent,
+            },
         }
     }
 
@@ -81,7 +90,9 @@ impl Jobs {
 
     /// Lets a failed job be tried again at once.
     pub(crate) fn forget_failure(&self) {
-        self.settled().failed = None;
+        let mut state = self.settled();
+        state.failed = None;
+        state.done = None;
     }
 
     /// Ends the job; returns when its task is gone.
@@ -100,17 +111,23 @@ impl Jobs {
     fn settled(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.running.as_ref().is_some_and(|running| running.handle.is_finished()) {
-            let result = state.running.take().and_then(|running| {
-                running.result.lock().unwrap_or_else(PoisonError::into_inner).take()
-            });
+            let Some(running) = state.running.take() else { return state };
+            let what = running.what;
+            let result = running.result.lock().unwrap_or_else(PoisonError::into_inner).take();
             match result {
-                Some(Ok(())) => state.failures = 0,
-                Some(Err(blocker)) => state.fail(blocker),
-                None => state.fail(Blocker::new(
-                    "job_died",
-                    "the background job ended without a word",
-                    "look into the daemon's log; it is tried again",
-                )),
+                Some(Ok(())) => {
+                    state.failures.remove(what);
+                    state.done = Some(what);
+                }
+                Some(Err(blocker)) => state.fail(what, blocker),
+                None => state.fail(
+                    what,
+                    Blocker::new(
+                        "job_died",
+                        "the background job ended without a word",
+                        "look into the daemon's log; it is tried again",
+                    ),
+                ),
             }
         }
         state
@@ -118,9 +135,10 @@ impl Jobs {
 }
 
 impl State {
-    fn fail(&mut self, blocker: Blocker) {
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(5)).min(LONGEST_PAUSE);
-        self.failures += 1;
+    fn fail(&mut self, what: &'static str, blocker: Blocker) {
+        let failures = self.failures.entry(what).or_default();
+        let pause = FIRST_PAUSE.saturating_mul(1 << (*failures).min(5)).min(LONGEST_PAUSE);
+        *failures += 1;
         tracing::warn!(
             code = blocker.code,
             message = blocker.message,

@@ -73,6 +73,7 @@ impl PgCluster {
                 if self.jobs.is_idle() {
                     self.see_stream(world, Direction::Forward).await;
                     world.copy = Seen::from_look(self.copy_view(facts.copy_lsn).await);
+                    world.schema = Seen::from_look(self.schema().await);
                 }
             }
             Step::BuildIndexes => {

@@ -303,16 +303,14 @@ pub(crate) fn drop_node(node: &str) -> String {
 pub(crate) const DROP_EXTENSION: &str = "SET LOCAL lock_timeout = '2s'; \
      DROP EXTENSION IF EXISTS pglogical; DROP SCHEMA IF EXISTS pglogical";
 
-/// Removes pgferry's own tables; the schema too, unless the journal is still in it.
-pub(crate) fn remove(journal_stays: bool) -> String {
-    if journal_stays {
-        "DROP TABLE pgferry.fenced_role, pgferry.heartbeat, pgferry.marker, pgferry.copied, \
-         pgferry.node_history, pgferry.node"
-            .to_owned()
-    } else {
-        "DROP SCHEMA pgferry CASCADE".to_owned()
-    }
-}
+/// Removes a node's tables, by name, and the schema when nothing else is in it: the journal may
+/// be, of this migration or of others, under whatever host name it is configured.
+pub(crate) const REMOVE: &str = "\
+    DROP TABLE pgferry.fenced_role, pgferry.heartbeat, pgferry.marker, pgferry.copied, \
+    pgferry.node_history, pgferry.node; \
+    DO $empty$ BEGIN \
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = 'pgferry'::regnamespace) \
+    THEN DROP SCHEMA pgferry; END IF; END $empty$";
 
 /// The words of a state, for people and for SQL.
 pub(crate) fn state_from(word: &str) -> Option<NodeState> {

@@ -3,14 +3,14 @@
 //! The subscription initialises on an empty set and is disabled before the snapshot is taken: had
 //! it streamed past the snapshot's position, the changes in between would be lost for good.
 
-use super::{Decision, blocked, done, look, not_seen, unless_job};
+use super::{Decision, blocked, done, look, not_seen, unless_job, was_in_vain};
 use crate::action::Action;
 use crate::facts::Facts;
 use crate::finding::Blocker;
-use crate::journal::Evidence;
+use crate::journal::{Evidence, Intent};
 use crate::seen::Seen;
 use crate::side::Direction;
-use crate::world::World;
+use crate::world::{SchemaView, World};
 
 pub(super) fn create_forward_subscription(world: &World) -> Decision {
     let direction = Direction::Forward;
@@ -65,6 +65,11 @@ pub(super) fn copy_rows(facts: &Facts, world: &World) -> Decision {
                     .map_or(0.0, |began| crate::facts::milliseconds(began, world.now) / 1000.0),
             });
         }
+        // What was made between the schema and the sets is in the sets, and not on the destination.
+        let schema = look!(world.schema, "the destination's schema");
+        if let Some(blocker) = incomplete(schema) {
+            return blocker;
+        }
         match copy.held {
             None => Decision::Act(Action::TakeSnapshot),
             Some(held) if slot.confirmed_flush > held => blocked(passed()),
@@ -73,10 +78,38 @@ pub(super) fn copy_rows(facts: &Facts, world: &World) -> Decision {
     })
 }
 
-pub(super) fn build_indexes(world: &World) -> Decision {
+/// Tables that the destination lacks, or has otherwise, although the schema was copied.
+pub(super) fn incomplete(schema: &SchemaView) -> Option<Decision> {
+    if !schema.differing.is_empty() {
+        return Some(Decision::Blocked(schema.differing.clone()));
+    }
+    (!schema.missing.is_empty()).then(|| {
+        let names: Vec<String> = schema.missing.iter().take(10).map(ToString::to_string).collect();
+        blocked(Blocker::new(
+            "tables_missing",
+            format!("{} tables are not on the destination: {}", schema.missing.len(), names.join(", ")),
+            "create each on the destination with the same definition, but without indexes, or drop it on the source",
+        ))
+    })
+}
+
+pub(super) fn build_indexes(facts: &Facts, world: &World) -> Decision {
     unless_job(world, || {
         let missing = look!(world.missing_indexes, "the destination's indexes");
-        if missing.is_empty() { done() } else { Decision::Act(Action::BuildIndexes) }
+        if missing.is_empty() {
+            done()
+        } else if facts.intents.contains(&Intent::BuildIndexes) && was_in_vain(world) {
+            blocked(Blocker::new(
+                "indexes_missing",
+                format!(
+                    "after everything was built the destination still differs: {}",
+                    missing.iter().take(10).cloned().collect::<Vec<_>>().join("; ")
+                ),
+                "make it on the destination as it is on the source, or undo the change on the source; then `pgferry resume`",
+            ))
+        } else {
+            Decision::Act(Action::BuildIndexes)
+        }
     })
 }
 

@@ -15,7 +15,7 @@ pub(super) fn drain_both(facts: &Facts, world: &World) -> Decision {
     match &world.job {
         Seen::Unknown(reason) => return not_seen("the background job", reason),
         Seen::Present(JobView::Running(_)) => return Decision::Act(Action::StopJob),
-        Seen::Present(JobView::Failed { .. }) | Seen::Absent => {}
+        Seen::Present(JobView::Done(_) | JobView::Failed { .. }) | Seen::Absent => {}
     }
     // What an abandoned destination has not received is not wanted there any more.
     if matches!(facts.course, Course::End { verb: Verb::Abandon, .. }) {

@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use super::{Decision, Policy, blocked, done, fence, look, not_seen, unless_job};
+use super::{Decision, Policy, blocked, done, fence, look, not_seen, unless_job, was_in_vain};
 use crate::action::Action;
 use crate::facts::Facts;
 use crate::finding::{Blocker, Severity};
@@ -101,12 +101,14 @@ pub(super) fn check_peers(world: &World) -> Decision {
 pub(super) fn copy_schema(world: &World) -> Decision {
     unless_job(world, || {
         let schema = look!(world.schema, "the destination's schema");
-        if !schema.differing.is_empty() {
-            Decision::Blocked(schema.differing.clone())
-        } else if schema.missing.is_empty() {
-            done()
-        } else {
-            Decision::Act(Action::CopySchema)
+        // It is copied whole, in one transaction, or not at all: a part of it was made by others.
+        let whole = schema.missing.len() as u64 == schema.tables;
+        match super::copying::incomplete(schema) {
+            None => done(),
+            Some(_) if whole && schema.tables > 0 && !was_in_vain(world) => {
+                Decision::Act(Action::CopySchema)
+            }
+            Some(blocked) => blocked,
         }
     })
 }

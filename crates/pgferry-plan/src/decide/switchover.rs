@@ -128,6 +128,16 @@ pub(super) fn confirm(facts: &Facts, world: &World) -> Decision {
             opened.fenced.len()
         ));
     }
+    if !opened.still_read_only.is_empty() {
+        return blocked(Blocker::new(
+            "opened_read_only",
+            format!(
+                "roles of the {to} cannot write although it is open: {}",
+                opened.still_read_only.join(", ")
+            ),
+            "ALTER ROLE … IN DATABASE … RESET default_transaction_read_only for each of them there",
+        ));
+    }
     let fenced = look!(world.node(from).fence, "the fence");
     if !fenced.writers.is_empty() {
         return Decision::Act(Action::EndSessions {

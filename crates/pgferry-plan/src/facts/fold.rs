@@ -145,6 +145,8 @@ impl Facts {
         if let Intent::CopyRows { snapshot_lsn } = intent {
             self.copy_lsn = Some(*snapshot_lsn);
             self.copy_began_at.get_or_insert(at);
+            // A copy that begins again and again must not fill the facts.
+            self.intents.retain(|old| !matches!(old, Intent::CopyRows { .. }));
         }
         if let (Intent::Fence { .. }, Some(switchover)) = (intent, self.switchover_mut())
             && switchover.step == Step::FenceActive

@@ -43,6 +43,9 @@ pub(super) fn check_pair(
         database_read_only(node, findings);
         for name in &fenced {
             role_not_fenceable(node, name, findings);
+            if !policy.progress.nodes {
+                role_read_only(node, name, findings);
+            }
         }
     }
     cannot_connect(on_source, destination, &fenced, findings);
@@ -116,6 +119,39 @@ fn database_read_only(node: Node<'_>, findings: &mut Vec<Finding>) {
             ),
         ));
     }
+}
+
+/// The fence puts back what it found: a role that is read-only before it, because an earlier
+/// migration left it so, would be read-only on the side that is opened.
+fn role_read_only(node: Node<'_>, name: &RoleName, findings: &mut Vec<Finding>) {
+    let Some(roles) = node.facts.application_roles.present() else { return };
+    let Some(role) = roles.iter().find(|role| role.name == *name) else { return };
+    let is_on = |setting: &Option<String>| setting.as_deref().is_some_and(is_true);
+    let statement = if is_on(&role.read_only_here) {
+        format!(
+            "ALTER ROLE {} IN DATABASE {} RESET default_transaction_read_only;",
+            ident(name),
+            ident(node.database())
+        )
+    } else if role.read_only_here.is_none() && is_on(&role.read_only_everywhere) {
+        format!("ALTER ROLE {} RESET default_transaction_read_only;", ident(name))
+    } else {
+        return;
+    };
+    findings.push(Finding::block(
+        "role_read_only",
+        node.about(name),
+        format!(
+            "role {name} is read-only by default on the {}, and would stay so after a cutover",
+            node.side
+        ),
+        format!("{statement} or name the role in fence.exclude_roles when it never writes"),
+    ));
+}
+
+/// The words that PostgreSQL takes for a true boolean setting.
+fn is_true(text: &str) -> bool {
+    matches!(text.to_ascii_lowercase().as_str(), "on" | "true" | "yes" | "1" | "t" | "y")
 }
 
 fn role_not_fenceable(node: Node<'_>, name: &RoleName, findings: &mut Vec<Finding>) {

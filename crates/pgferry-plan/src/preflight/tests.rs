@@ -336,6 +336,19 @@ fn roles_that_the_schema_names_exist_on_the_destination() {
 }
 
 #[test]
+fn a_role_that_an_earlier_migration_left_read_only_is_not_taken_over_as_it_is() {
+    blocks(
+        |f| {
+            alter(&mut destination(f).application_roles, |r| {
+                r[0].read_only_here = Some("on".to_owned());
+            });
+        },
+        "role_read_only",
+        "ALTER ROLE \"app\" IN DATABASE",
+    );
+}
+
+#[test]
 fn application_roles_can_be_fenced_on_both_sides() {
     blocks(
         |f| alter(&mut destination(f).application_roles, |r| r[0].alterable = false),

@@ -12,7 +12,7 @@ use pgferry_plan::{Action, Blocker, Direction, Facts, Lsn, SetAddition, Side, Ta
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{HeldSnapshot, PgCluster};
-use crate::copy::{CopyPlan, CopyTable, copy_tables};
+use crate::copy::{CopyError, CopyPlan, CopyTable, copy_tables};
 use crate::node::{LookError, Node};
 use crate::quote::{literal, table};
 use crate::schema::{SchemaCopy, SchemaError, SchemaScope, SchemaTools};
@@ -205,8 +205,10 @@ impl PgCluster {
         copy_tables(source.connector(), destination.connector(), &plan, &progress, cancel)
             .await
             .map_err(|error| {
-                // Whatever went wrong, rows under another snapshot begin from nothing.
-                self.release_snapshot();
+                // What is committed under the snapshot stays good for as long as it lives.
+                if let CopyError::SnapshotLost(_) | CopyError::SourceRewritten { .. } = error {
+                    self.release_snapshot();
+                }
                 let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
                 let message = format!("{error}{}", cause.unwrap_or_default());
                 Blocker::new(error.code(), crate::node::scrub(&message), error.hint())

@@ -8,6 +8,17 @@ use pgferry_plan::{Entry, Facts, MigrationName};
 use super::{JournalError, Place};
 
 impl Place {
+    /// Whether a journal of this migration has been archived: it was ended before, by a person.
+    pub fn has_archive(&self, migration: &MigrationName) -> bool {
+        let prefix = format!("pgferry-{migration}-");
+        let Ok(files) = std::fs::read_dir(&self.archive_dir) else { return false };
+        files.flatten().any(|file| {
+            let name = file.file_name();
+            let name = name.to_string_lossy();
+            name.starts_with(&prefix) && name.ends_with(".jsonl")
+        })
+    }
+
     /// Writes every entry to a file under `archive_dir`, durably: written beside, synced, renamed,
     /// and the directory synced. A second call writes the same file again.
     ///

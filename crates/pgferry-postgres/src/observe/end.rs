@@ -126,8 +126,10 @@ const ORIGINS: &str =
 const GENERATED_NAME: &str = "SELECT pglogical.pglogical_gen_slot_name(\
     $1::text::name, $2::text::name, $3::text::name)::text";
 
+/// An extension that this role does not own is for the leftover scan to name.
 const REMOVABLE: &str = "SELECT to_regclass('pgferry.node') IS NOT NULL, \
-    EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pglogical')";
+    EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pglogical' \
+        AND pg_has_role(extowner, 'USAGE'))";
 
 /// pgferry's schema but for the journal, and pglogical's triggers.
 const LEFT_BEHIND: &str = "\

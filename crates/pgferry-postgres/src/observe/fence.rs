@@ -117,11 +117,20 @@ impl PgCluster {
         for row in &roles {
             let role: (RoleName, Option<String>) =
                 (row.try_get("role")?, row.try_get("previous_setting")?);
+            if row.try_get("lifted")? {
+                if row.try_get("exists")? && row.try_get("read_only")? {
+                    view.still_read_only.push(role.0);
+                }
+                continue;
+            }
             if !row.try_get::<_, bool>("read_only")? {
                 view.unfenced.push(role.0.clone());
             }
-            view.lift_statements.push(lift(self.node(side).database(), &role) + ";");
-            view.fenced.push(role.0);
+            // One that was dropped behind the fence has nothing to lift.
+            if row.try_get("exists")? {
+                view.lift_statements.push(lift(self.node(side).database(), &role) + ";");
+                view.fenced.push(role.0);
+            }
         }
         for row in &sessions {
             add_session(row, since_us..=settled_us, &mut view)?;
@@ -205,13 +214,12 @@ fn unsigned(value: i64) -> u64 {
 }
 
 const FENCED_ROLES: &str = "\
-    SELECT f.role::text AS role, f.previous_setting, \
+    SELECT f.role::text AS role, f.previous_setting, r.oid IS NOT NULL AS exists, f.lifted_at IS NOT NULL AS lifted, \
     r.oid IS NULL OR EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s \
         WHERE s.setrole = r.oid \
         AND s.setdatabase = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) \
         AND 'default_transaction_read_only=on' = ANY (s.setconfig)) AS read_only \
-    FROM pgferry.fenced_role f LEFT JOIN pg_catalog.pg_roles r ON r.rolname = f.role \
-    WHERE f.lifted_at IS NULL";
+    FROM pgferry.fenced_role f LEFT JOIN pg_catalog.pg_roles r ON r.rolname = f.role";
 
 /// InitPostgres takes this lock before it reads the settings, and keeps it until it is through.
 const STARTING_BACKENDS: &str = "\

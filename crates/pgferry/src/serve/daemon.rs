@@ -169,7 +169,11 @@ impl Daemon {
         self.notes.available(true);
         self.show(&Facts::default(), &[], None, Vec::new());
         let now = tokio::time::Instant::now();
-        if self.config.autostart && self.next_autostart.is_none_or(|at| now >= at) {
+        // What a person has ended is not begun again by a restart.
+        if self.config.autostart
+            && self.next_autostart.is_none_or(|at| now >= at)
+            && !self.place.has_archive(&self.config.name)
+        {
             self.next_autostart = Some(now + AUTOSTART);
             if self.start(None).await {
                 return;
