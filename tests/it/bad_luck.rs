@@ -78,6 +78,25 @@ fn a_destination_with_rows_is_refused_with_all_blockers() {
 }
 
 #[test]
+fn a_role_left_read_only_by_an_earlier_migration_is_refused_with_the_statement_that_lifts_it() {
+    let pair = Pair::with_bank();
+    let daemon = Daemon::for_bank(&pair);
+    let left =
+        format!("ALTER ROLE app IN DATABASE {DATABASE} SET default_transaction_read_only = on");
+    pair.admin(Side::Destination).run(&left);
+    let refused = daemon.order("start");
+    assert_eq!(refused.status, 409, "{}", refused.body);
+    assert_eq!(refused.body["code"], "role_read_only");
+    assert_eq!(daemon.migration()["phase"], "planned");
+    let hint = refused.body["hint"].as_str().unwrap_or_default().to_owned();
+    let statement = hint.split(';').next().unwrap_or_default();
+    pair.admin(Side::Destination).run(statement);
+    daemon.bring_to_ready();
+    daemon.succeed("cutover");
+    assert!(pair.is_open(Side::Destination));
+}
+
+#[test]
 fn servers_exchanged_before_the_start_are_a_destination_that_is_not_empty() {
     let pair = Pair::with_bank();
     let daemon = Daemon::start(&exchanged(&pair));
