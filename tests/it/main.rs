@@ -9,4 +9,5 @@ mod crossing;
 mod ending;
 mod harness;
 mod privileges;
+mod schema;
 mod settled;

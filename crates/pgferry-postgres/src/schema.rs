@@ -1,11 +1,12 @@
 //! The schema: carried by `pg_dump` and `pg_restore`, pre-data before the rows, post-data after.
 //!
 //! Nothing of pgferry's or pglogical's own is carried, nor what extensions own, nor publications
-//! and subscriptions. Definitions of excluded tables are; only their rows are not. Pre-data is all
+//! and subscriptions, nor event triggers. Definitions of excluded tables are; only their rows are not. Pre-data is all
 //! or nothing; post-data may be repeated until [`missing_post_data`] finds nothing. No step is
 //! done because one of these functions returned.
 
 mod child;
+mod gist;
 mod look;
 mod private_dir;
 mod refresh;
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::connect::{ConnectError, Connector};
 use child::Child;
 use private_dir::PrivateDir;
-use toc::Entry;
+use toc::{Entry, Stage};
 
 pub use look::missing_post_data;
 pub use tools::SchemaTools;
@@ -83,24 +84,20 @@ impl SchemaCopy<'_> {
             .entries(&dump)
             .await?
             .into_iter()
-            .filter(|e| !e.stays_behind() && !e.is_after_rows() && !e.is_already_there(&there))
+            .filter(|e| !e.stays_behind() && e.stage == Stage::BeforeRows)
+            .filter(|e| !e.is_already_there(&there))
             .collect();
         let (schemas, rest): (Vec<_>, Vec<_>) = kept.iter().partition(|e| e.is_about_schemas());
         let epoch = dir.write("epoch.sql", &epoch_check(self.epoch))?;
         let schemas = self.script(&dir, &dump, "schemas", &schemas).await?;
         let rest = self.script(&dir, &dump, "rest", &rest).await?;
-        let mut psql = self.tool("psql", self.destination);
-        psql.args(["--no-psqlrc", "--quiet", "--no-password", "--single-transaction"]);
-        psql.args(["--set=ON_ERROR_STOP=1", "--output=/dev/null"]);
-        for file in [&epoch, &schemas, &rest] {
-            psql.arg(file_argument("--file=", file));
-        }
-        psql.run(self.cancel).await?;
-        Ok(())
+        self.run_scripts(&[&epoch, &schemas, &rest]).await
     }
 
     /// Builds indexes, constraints, triggers, rules, policies and statistics objects that the
-    /// destination does not have yet, `jobs` at a time, then fills materialized views.
+    /// destination does not have yet, `jobs` at a time, then fills materialized views. What
+    /// pg_dump postpones because it needs a key is made between the two, in one transaction
+    /// under the epoch with its owners and grants: a matview, say, that groups by it.
     ///
     /// Each object is a transaction of its own, so an interrupted run loses at most those under
     /// way, and the next one leaves out what is there. `pg_restore` cannot check the epoch in
@@ -113,18 +110,25 @@ impl SchemaCopy<'_> {
         let destination = self.destination.connect(name).await.map_err(SchemaError::Destination)?;
         self.check_epoch(&destination).await?;
         let present = look::present_objects(&source, &destination, self.scope).await?;
-        let missing: Vec<Entry> = self
-            .entries(&dump)
-            .await?
-            .into_iter()
-            .filter(|e| !e.stays_behind() && e.is_after_rows() && !present.contains(&e.object))
-            .collect();
-        let list = dir.write("post-data.list", &toc::list(missing.iter()))?;
-        let mut restore = self.tool("pg_restore", self.destination);
-        restore.args(["--no-password", "--no-tablespaces"]);
-        restore.arg(format!("--jobs={}", jobs.max(1)));
-        restore.arg(file_argument("--use-list=", &list)).arg(&dump);
-        restore.run(self.cancel).await?;
+        let entries: Vec<Entry> =
+            self.entries(&dump).await?.into_iter().filter(|e| !e.stays_behind()).collect();
+        let missing = |stage: Stage| {
+            let present = &present;
+            move |e: &&Entry| e.stage == stage && !present.contains(&e.object)
+        };
+        let mut early = 0;
+        if entries.iter().any(|e| e.is_postponed_object() && !present.contains(&e.object)) {
+            let needed = toc::before_postponed(&entries);
+            early = needed.len();
+            let needed: Vec<&Entry> = needed.iter().filter(missing(Stage::AfterRows)).collect();
+            self.restore(&dir, &dump, "keys", &needed, jobs).await?;
+            let postponed: Vec<&Entry> = entries.iter().filter(missing(Stage::Postponed)).collect();
+            let epoch = dir.write("epoch.sql", &epoch_check(self.epoch))?;
+            let postponed = self.script(&dir, &dump, "postponed", &postponed).await?;
+            self.run_scripts(&[&epoch, &postponed]).await?;
+        }
+        let rest: Vec<&Entry> = entries[early..].iter().filter(missing(Stage::AfterRows)).collect();
+        self.restore(&dir, &dump, "post-data", &rest, jobs).await?;
         refresh::fill_materialized_views(self, &source).await
     }
 
@@ -174,6 +178,39 @@ impl SchemaCopy<'_> {
         restore.arg(file_argument("--file=", &script)).arg(dump);
         restore.run(self.cancel).await?;
         Ok(script)
+    }
+
+    /// Runs scripts on the destination as one transaction.
+    async fn run_scripts(&self, files: &[&PathBuf]) -> Result<(), SchemaError> {
+        let mut psql = self.tool("psql", self.destination);
+        psql.args(["--no-psqlrc", "--quiet", "--no-password", "--single-transaction"]);
+        psql.args(["--set=ON_ERROR_STOP=1", "--output=/dev/null"]);
+        for file in files {
+            psql.arg(file_argument("--file=", file));
+        }
+        psql.run(self.cancel).await?;
+        Ok(())
+    }
+
+    /// Makes each entry on the destination by itself; goes on after one that fails.
+    async fn restore(
+        &self,
+        dir: &PrivateDir,
+        dump: &Path,
+        name: &str,
+        entries: &[&Entry],
+        jobs: usize,
+    ) -> Result<(), SchemaError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let list = dir.write(&format!("{name}.list"), &toc::list(entries.iter().copied()))?;
+        let mut restore = self.tool("pg_restore", self.destination);
+        restore.args(["--no-password", "--no-tablespaces"]);
+        restore.arg(format!("--jobs={}", jobs.max(1)));
+        restore.arg(file_argument("--use-list=", &list)).arg(dump);
+        restore.run(self.cancel).await?;
+        Ok(())
     }
 
     /// Schemas that both sides have, by the source's object ids, and their names.

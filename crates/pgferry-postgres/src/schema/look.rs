@@ -2,12 +2,14 @@
 //!
 //! Reads catalogs only, one statement on each side however many tables there are. What is missing
 //! is judged by name and state; the text of a definition counts only between servers of the same
-//! major version, because others print the same index in other words.
+//! major version, because others print the same index in other words, and without its casts and
+//! brackets, because a restored definition is not always printed as it was dumped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::Client;
 
+use super::gist::gist;
 use super::toc::ObjectId;
 use super::{SchemaError, SchemaScope};
 
@@ -37,8 +39,8 @@ struct Object {
 type Objects = BTreeMap<ObjectName, Object>;
 
 /// What the source has and the destination has not, or not in working order; empty when the
-/// indexes, constraints, triggers, rules, policies, statistics objects and filled materialized
-/// views of all tables in scope are there.
+/// indexes, constraints, triggers, rules, policies, statistics objects, views with their queries and
+/// filled materialized views of all tables in scope are there, and functions with parsed bodies.
 pub async fn missing_post_data(
     source: &Client,
     destination: &Client,
@@ -78,7 +80,9 @@ fn missing(source: &Objects, destination: &Objects, same_words: bool) -> Vec<Str
                     "{what} is \"{}\" and on the source \"{}\"",
                     there.state, object.state
                 )),
-                Some(there) if same_words && there.definition != object.definition => {
+                Some(there)
+                    if same_words && gist(&there.definition) != gist(&object.definition) =>
+                {
                     Some(format!("{what} is defined otherwise: {}", there.definition))
                 }
                 Some(_) => None,

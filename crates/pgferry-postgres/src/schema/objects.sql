@@ -1,5 +1,6 @@
--- Everything that pg_restore makes in its post-data section, for the tables in scope ($1: names of
--- schemas, or NULL for all), with the oids that a dump's table of contents shows.
+-- Everything that pg_restore makes in its post-data section, or may have to make after something
+-- of it, for the schemas in scope ($1: names, or NULL for all), with the oids that a dump's table
+-- of contents shows. No event triggers: they are not carried.
 WITH in_scope AS (
     SELECT c.oid, n.nspname AS schema_name, c.relname AS table_name, c.relkind,
            c.relrowsecurity, c.relispopulated
@@ -65,15 +66,41 @@ WITH in_scope AS (
     JOIN in_scope AS t ON t.oid = s.stxrelid
     JOIN pg_namespace AS n ON n.oid = s.stxnamespace
   UNION ALL
-    -- pg_dump leaves event triggers out when it is given schemas.
-    SELECT 'pg_event_trigger'::regclass, e.oid, 'event trigger', '', NULL, e.evtname,
-           concat_ws(' ', e.evtevent, e.evtfoid::regproc, array_to_string(e.evttags, ',')),
-           e.evtenabled::text, true
-    FROM pg_event_trigger AS e
-    WHERE $1::text[] IS NULL
+    -- pg_dump makes a view that needs a key as a dummy without a query of its own, and gives it
+    -- the query as a rule after the key. Not under the rule's oid: the dummy has the rule too, and
+    -- what is present is left out of a restore.
+    SELECT 'pg_class'::regclass, t.oid, 'view', t.schema_name, t.table_name, NULL,
+           pg_get_viewdef(t.oid),
+           CASE WHEN EXISTS (
+               SELECT FROM pg_rewrite AS r
+               JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+               WHERE r.ev_class = t.oid AND r.rulename = '_RETURN'
+                 AND d.refclassid IN ('pg_class'::regclass, 'pg_proc'::regclass)
+                 AND d.refobjid <> t.oid)
+           THEN '' ELSE 'reads nothing' END, true
+    FROM in_scope AS t
+    WHERE t.relkind = 'v'
+  UNION ALL
+    SELECT 'pg_class'::regclass, t.oid, 'materialized view', t.schema_name, t.table_name, NULL,
+           pg_get_viewdef(t.oid), '', true
+    FROM in_scope AS t
+    WHERE t.relkind = 'm'
+  UNION ALL
+    -- Only a body that was parsed when it was made can need a key, and be postponed until there is
+    -- one. By way of JSON, because servers before 14 do not have the column.
+    SELECT 'pg_proc'::regclass, p.oid, 'function', n.nspname, NULL,
+           p.proname || '(' || pg_get_function_identity_arguments(p.oid) || ')',
+           pg_get_functiondef(p.oid), '', true
+    FROM pg_proc AS p
+    JOIN pg_namespace AS n ON n.oid = p.pronamespace
+    JOIN pg_language AS l ON l.oid = p.prolang AND l.lanname = 'sql'
+    WHERE n.nspname !~ '^pg_'
+      AND n.nspname NOT IN ('information_schema', 'pgferry', 'pglogical')
+      AND ($1::text[] IS NULL OR n.nspname = ANY ($1))
+      AND to_jsonb(p) ->> 'prosqlbody' IS NOT NULL
       AND NOT EXISTS (
           SELECT FROM pg_depend AS d
-          WHERE d.classid = 'pg_event_trigger'::regclass AND d.objid = e.oid AND d.deptype = 'e')
+          WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
   UNION ALL
     -- Never 0 and 0: a dump shows these for every entry that has no object of its own.
     SELECT 0, t.oid, 'content of materialized view', t.schema_name, t.table_name, NULL, '', '', true

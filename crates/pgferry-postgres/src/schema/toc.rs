@@ -54,7 +54,6 @@ const LONG_KINDS: &[&str] = &[
 const AFTER_ROWS: &[&str] = &[
     "CHECK CONSTRAINT",
     "CONSTRAINT",
-    "EVENT TRIGGER",
     "FK CONSTRAINT",
     "INDEX",
     "INDEX ATTACH",
@@ -63,6 +62,25 @@ const AFTER_ROWS: &[&str] = &[
     "RULE",
     "STATISTICS",
     "TRIGGER",
+];
+
+/// What pg_dump puts behind a constraint that it needs, a primary key that it groups by above all.
+/// An ordinary view stays where it was, as a dummy, and gets its query as a rule.
+const POSTPONABLE: &[&str] = &["DEFAULT", "FUNCTION", "MATERIALIZED VIEW", "PROCEDURE", "VIEW"];
+
+/// What has no place of its own in a listing: it stands behind what it is about.
+const FOLLOWERS: &[&str] = &["ACL", "COMMENT", "SECURITY LABEL"];
+
+/// What is never carried: only a superuser may make event triggers and subscriptions, and all
+/// three would act on the destination while it follows. pg_dump is told to leave the last two
+/// out, but not every version leaves their comments out too.
+const LEFT_KINDS: &[&str] = &[
+    "EVENT TRIGGER",
+    "PUBLICATION",
+    "PUBLICATION TABLE",
+    "PUBLICATION TABLES IN SCHEMA",
+    "SUBSCRIPTION",
+    "SUBSCRIPTION TABLE",
 ];
 
 /// Schemas whose objects are not carried: ours, and the system's, which a dump mentions only for
@@ -80,6 +98,17 @@ pub(super) struct ObjectId {
 /// Schemas that the destination has already: the source's oid and name of each.
 pub(super) struct SchemasThere(pub(super) BTreeMap<u32, String>);
 
+/// When an entry is restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Before the rows, in one transaction.
+    BeforeRows,
+    /// After the constraints that it needs, in one transaction with all of its stage.
+    Postponed,
+    /// After the rows, each by itself.
+    AfterRows,
+}
+
 /// One line of `pg_restore --list`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -88,11 +117,47 @@ pub(super) struct Entry {
     kind: String,
     /// Schema, tag and owner as the listing has them: with blanks between, `-` for no schema.
     rest: String,
+    pub(super) stage: Stage,
 }
 
-/// The entries of a listing, in its order. Lines that begin with `;` are comments.
+/// The entries of a listing, in its order, which is one that a restore could follow. Lines that
+/// begin with `;` are comments.
 pub(super) fn parse(listing: &str) -> Vec<Entry> {
-    listing.lines().filter_map(Entry::parse).collect()
+    let mut entries: Vec<Entry> = listing.lines().filter_map(Entry::parse).collect();
+    set_stages(&mut entries);
+    entries
+}
+
+fn set_stages(entries: &mut [Entry]) {
+    let mut rows_are_behind = false;
+    let mut stage = Stage::BeforeRows;
+    for entry in entries.iter_mut() {
+        let kind = entry.kind.as_str();
+        if !FOLLOWERS.contains(&kind) {
+            stage = if AFTER_ROWS.contains(&kind) {
+                rows_are_behind = true;
+                Stage::AfterRows
+            } else if rows_are_behind && POSTPONABLE.contains(&kind) {
+                Stage::Postponed
+            } else {
+                Stage::BeforeRows
+            };
+        }
+        entry.stage = stage;
+    }
+    // Default privileges would add to the grants of whatever is made after them.
+    if entries.iter().any(|entry| entry.stage == Stage::Postponed) {
+        for entry in entries.iter_mut().filter(|entry| entry.kind == "DEFAULT ACL") {
+            entry.stage = Stage::Postponed;
+        }
+    }
+}
+
+/// What must be there before the postponed are made: every entry after the rows that stands before
+/// the last of them. Empty in most dumps.
+pub(super) fn before_postponed(entries: &[Entry]) -> &[Entry] {
+    let last = entries.iter().rposition(|entry| entry.is_postponed_object()).unwrap_or(0);
+    &entries[..last]
 }
 
 /// A listing for `--use-list`.
@@ -119,14 +184,15 @@ impl Entry {
             .copied()
             .or_else(|| after.split(' ').next())?;
         let rest = after[kind.len()..].trim_start().to_owned();
-        Some(Self { line: line.to_owned(), object, kind: kind.to_owned(), rest })
+        let stage = Stage::BeforeRows;
+        Some(Self { line: line.to_owned(), object, kind: kind.to_owned(), rest, stage })
     }
 
-    /// Belongs to pgferry, pglogical or the system, or is one of pglogical's triggers on a user's
-    /// table.
+    /// Is of a kind that is never carried, belongs to pgferry, pglogical or the system, or is one
+    /// of pglogical's triggers on a user's table.
     pub(super) fn stays_behind(&self) -> bool {
         let within = |text: &str| LEFT_SCHEMAS.iter().any(|name| is_or_begins(text, name));
-        if within(&self.rest) {
+        if within(&self.rest) || LEFT_KINDS.contains(&self.kind.as_str()) {
             return true;
         }
         if self.kind == "TRIGGER" && self.rest.contains(" queue_truncate_trigger_") {
@@ -135,9 +201,12 @@ impl Entry {
         let Some(tag) = self.rest.strip_prefix("- ") else { return false };
         match self.kind.as_str() {
             "SCHEMA" | "EXTENSION" => within(tag),
-            _ => ["SCHEMA ", "EXTENSION "]
-                .iter()
-                .any(|what| tag.strip_prefix(what).is_some_and(within)),
+            kind => {
+                let about = |what: &str| tag.strip_prefix(what).and_then(|t| t.strip_prefix(' '));
+                ["SCHEMA", "EXTENSION"].iter().any(|what| about(what).is_some_and(within))
+                    || (FOLLOWERS.contains(&kind)
+                        && LEFT_KINDS.iter().any(|what| about(what).is_some()))
+            }
         }
     }
 
@@ -158,15 +227,12 @@ impl Entry {
         }
     }
 
-    /// Is made after the rows, or is about something that is. A comment may be taken for one of
-    /// these because of its object's name; it is then written later, and as well.
-    pub(super) fn is_after_rows(&self) -> bool {
-        match self.kind.as_str() {
-            "COMMENT" | "SECURITY LABEL" => {
-                AFTER_ROWS.iter().any(|kind| self.rest.contains(&format!(" {kind} ")))
-            }
-            kind => AFTER_ROWS.contains(&kind),
-        }
+    /// Makes a postponed object that [`super::look`] can find: when all of these are there, so is
+    /// all of the stage.
+    pub(super) fn is_postponed_object(&self) -> bool {
+        self.stage == Stage::Postponed
+            && POSTPONABLE.contains(&self.kind.as_str())
+            && self.kind != "DEFAULT"
     }
 
     /// Makes a schema or grants on one: what an owner needs before a table can be his.
@@ -200,13 +266,35 @@ mod tests {
 3503; 0 0 ACL pglogical FUNCTION create_node(node_name name, dsn text) postgres
 3504; 0 0 ACL pg_catalog FUNCTION pg_replication_origin_create(text) postgres
 215; 1259 16600 TABLE shop orders app
+3506; 0 0 COMMENT shop TABLE orders app
 216; 1259 16601 TABLE FK oddly app
 3300; 2606 16700 CONSTRAINT shop orders orders_pkey app
+3505; 0 0 COMMENT shop INDEX orders_pkey app
 3301; 2606 16701 FK CONSTRAINT shop items items_order_fkey app
 3302; 2620 16702 TRIGGER shop orders queue_truncate_trigger_16600 postgres
 3303; 0 16600 ROW SECURITY shop orders app
-3505; 0 0 COMMENT shop INDEX orders_pkey app
-3506; 0 0 COMMENT shop TABLE orders app
+2096; 826 16480 DEFAULT ACL - DEFAULT PRIVILEGES FOR TABLES app
+3259; 3466 16452 EVENT TRIGGER - guard postgres
+3452; 0 0 COMMENT - EVENT TRIGGER guard postgres
+3453; 0 0 COMMENT - PUBLICATION feed postgres
+";
+
+    /// As pg_dump 15 lists a materialized view and a function that group by a primary key.
+    const POSTPONED: &str = "\
+217; 1259 16409 VIEW public v app
+3437; 0 0 COMMENT public VIEW v app
+3260; 2604 16428 DEFAULT public v id app
+3264; 2606 16392 CONSTRAINT public c c_pkey app
+243; 1255 16441 FUNCTION public f(integer, text) app
+3444; 0 0 ACL public FUNCTION f(a integer, b text) app
+219; 1259 16417 MATERIALIZED VIEW public m app
+3445; 0 0 COMMENT public MATERIALIZED VIEW m app
+227; 1259 16474 TABLE public odd app
+3266; 2606 16399 CONSTRAINT public o o_pkey app
+3267; 1259 16423 INDEX public m_id app
+3450; 0 0 COMMENT public INDEX m_id app
+3419; 2618 16412 RULE public v _RETURN app
+2096; 826 16480 DEFAULT ACL - DEFAULT PRIVILEGES FOR TABLES app
 ";
 
     fn entry(text: &str) -> Entry {
@@ -233,7 +321,7 @@ mod tests {
             .filter(Entry::stays_behind)
             .map(|entry| entry.line.split(';').next().unwrap_or_default().to_owned())
             .collect();
-        assert_eq!(ours, ["7", "2", "3503", "3504", "3302"]);
+        assert_eq!(ours, ["7", "2", "3503", "3504", "3302", "3259", "3452", "3453"]);
     }
 
     #[test]
@@ -248,10 +336,28 @@ mod tests {
 
     #[test]
     fn comments_follow_their_objects() {
-        assert!(entry("FK CONSTRAINT").is_after_rows());
-        assert!(entry("COMMENT shop INDEX").is_after_rows());
-        assert!(!entry("COMMENT shop TABLE").is_after_rows());
-        assert!(!entry("TABLE FK oddly").is_after_rows());
+        assert_eq!(entry("FK CONSTRAINT").stage, Stage::AfterRows);
+        assert_eq!(entry("COMMENT shop INDEX").stage, Stage::AfterRows);
+        assert_eq!(entry("COMMENT shop TABLE").stage, Stage::BeforeRows);
+        assert_eq!(entry("TABLE FK oddly").stage, Stage::BeforeRows);
+        assert_eq!(entry("DEFAULT ACL").stage, Stage::BeforeRows);
+    }
+
+    #[test]
+    fn what_pg_dump_postpones_is_made_after_the_keys() {
+        let entries = parse(POSTPONED);
+        let ids = |wanted: Stage| -> Vec<&str> {
+            entries
+                .iter()
+                .filter(|entry| entry.stage == wanted)
+                .filter_map(|entry| entry.line.split(';').next())
+                .collect()
+        };
+        assert_eq!(ids(Stage::BeforeRows), ["217", "3437", "3260", "227"]);
+        assert_eq!(ids(Stage::Postponed), ["243", "3444", "219", "3445", "2096"]);
+        assert_eq!(ids(Stage::AfterRows), ["3264", "3266", "3267", "3450", "3419"]);
+        assert_eq!(before_postponed(&entries).len(), 6);
+        assert!(before_postponed(&parse(LISTING)).is_empty());
     }
 
     #[test]
