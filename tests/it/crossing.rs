@@ -175,3 +175,56 @@ fn assert_prints_no_password(daemon: &Daemon) {
     }
     assert!(said.iter().all(|text| !text.contains(PGFERRY_PASSWORD)));
 }
+
+#[test]
+fn object_names_in_columns_mean_the_same_object_on_both_sides() {
+    let pair = Pair::with_bank();
+    // Objects made before on one side only, so that the two servers give different OIDs.
+    pair.load(
+        "CREATE TABLE bank.spare (id int PRIMARY KEY);
+         CREATE TABLE bank.named (id int PRIMARY KEY, what regclass, note text);
+         INSERT INTO bank.named VALUES (1, 'bank.balances', 'copied');
+         DROP TABLE bank.spare;
+         GRANT SELECT, INSERT, UPDATE ON bank.named TO app",
+    );
+    let daemon = Daemon::for_bank(&pair);
+    daemon.bring_to_ready();
+    pair.load(
+        "INSERT INTO bank.named VALUES (2, 'bank.ledger', 'streamed');
+         UPDATE bank.named SET note = 'changed' WHERE id = 1",
+    );
+    content::wait_until_settled(&pair, SOON);
+    assert_equal(&pair);
+    let named = "SELECT string_agg(what::text || ' ' || note, ', ' ORDER BY id) FROM bank.named";
+    let there = pair.admin(Side::Destination).value(named);
+    assert_eq!(there.as_deref(), Some("bank.balances changed, bank.ledger streamed"));
+}
+
+#[test]
+fn a_key_that_is_lost_a_sequence_that_changes_and_a_role_that_appears_block_the_cutover() {
+    let pair = Pair::with_bank();
+    let daemon = Daemon::for_bank(&pair);
+    daemon.bring_to_ready();
+    let blocked_by = |code: &str| {
+        pgferry_tests::eventually(&format!("{code} in the verdict"), SOON, || {
+            let verdict = daemon.try_get("/v1/migrations/shop/verdict")?.body;
+            let told = verdict["blockers"]
+                .as_array()
+                .is_some_and(|blockers| blockers.iter().any(|blocker| blocker["code"] == code));
+            if told { Ok(()) } else { Err(verdict.to_string()) }
+        });
+    };
+    pair.load("ALTER TABLE bank.balances DROP CONSTRAINT balances_pkey");
+    blocked_by("key_missing");
+    pair.load("ALTER TABLE bank.balances ADD PRIMARY KEY (account)");
+    pair.load("ALTER SEQUENCE bank.ledger_number_seq INCREMENT BY 7");
+    blocked_by("sequences_differ");
+    pair.load("ALTER SEQUENCE bank.ledger_number_seq INCREMENT BY 1");
+    pair.admin(Side::Source).run(
+        "CREATE ROLE late LOGIN; GRANT USAGE ON SCHEMA bank TO late; \
+         GRANT INSERT ON bank.balances TO late",
+    );
+    blocked_by("roles_missing");
+    pair.admin(Side::Destination).run("CREATE ROLE late LOGIN");
+    crate::settled::wait_for_go(&daemon);
+}

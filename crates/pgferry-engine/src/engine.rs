@@ -137,9 +137,10 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
         self.keep_up().await?;
         if matches!(self.facts.course, Course::AtRest | Course::Planned) {
             self.verdict = verdict(&self.facts, &self.world, &self.policy);
-            self.condition = None;
-            if self.facts.paused {
-                self.say_paused();
+            match pgferry_plan::decide::ailing(&self.world) {
+                _ if self.facts.paused => self.say_paused(),
+                Some(blocker) => self.say(ConditionKind::Waiting, vec![blocker]),
+                None => self.condition = None,
             }
             return Ok(Turn::AtRest);
         }
@@ -181,7 +182,10 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
     /// Not journaled: it belongs to no step, and a later look shows by itself what it did.
     async fn keep_up(&mut self) -> Result<(), LeadershipLost> {
         let due = self.kept_at.is_none_or(|at| self.world.now.duration_since(at) >= UPKEEP);
-        let upkeep = pgferry_plan::decide::upkeep(&self.facts, &self.world).filter(|_| due);
+        // A side that somebody can write to is never left for later.
+        let urgent = |action: &Action| matches!(action, Action::Fence { .. });
+        let upkeep = pgferry_plan::decide::upkeep(&self.facts, &self.world)
+            .filter(|action| due || urgent(action));
         let Some(action) = upkeep else { return Ok(()) };
         self.kept_at = Some(self.world.now);
         match &action {

@@ -150,6 +150,23 @@ pub fn out_of_time(facts: &Facts, world: &World, policy: &Policy) -> Option<Bloc
     }
 }
 
+/// What a person should know of while a migration rests: a stream that does not run.
+#[must_use]
+pub fn ailing(world: &World) -> Option<Blocker> {
+    let lag = world.lag.present()?;
+    let direction = Direction::BOTH
+        .into_iter()
+        .find(|direction| lag.stream(*direction).status == StreamStatus::Down)?;
+    Some(Blocker::new(
+        "stream_down",
+        format!("the {direction} stream is down; it is woken again and again"),
+        format!(
+            "look into the log of the {} server: a change that cannot be applied there is repeated until it can",
+            direction.to()
+        ),
+    ))
+}
+
 /// For how long after a change of the record sessions of before are looked for at rest.
 const JUST_CHANGED_MS: u64 = 60_000;
 
@@ -159,8 +176,8 @@ const JUST_CHANGED_MS: u64 = 60_000;
 /// A subscription without a worker is woken: pglogical's manager may sleep for minutes after
 /// either server was restarted. Only where the plan wants that stream to run; the forward one must
 /// stay at rest until the rows are copied. A role that may write since the passive side was closed
-/// is closed out too, and its sessions are ended. Its sequences follow the
-/// active side's, so that nothing is far behind should that one be lost.
+/// is closed out too, and its sessions are ended. Its sequences follow the active side's, so that
+/// nothing is far behind should that one be lost.
 #[must_use]
 pub fn upkeep(facts: &Facts, world: &World) -> Option<Action> {
     let runs = |direction| match (&facts.course, direction) {
@@ -171,19 +188,23 @@ pub fn upkeep(facts: &Facts, world: &World) -> Option<Action> {
         (Course::End { step, verb, .. }, _) => *step == Step::DrainBoth && *verb == Verb::Finish,
         (Course::Planned | Course::Ended(_), _) => false,
     };
-    if let Seen::Present(lag) = &world.lag {
-        for direction in Direction::BOTH {
-            if runs(direction) && lag.stream(direction).status == StreamStatus::Down {
-                return Some(Action::WakeSubscription { direction });
-            }
-        }
-    }
+    closed_out(facts, world)
+        .or_else(|| {
+            let lag = world.lag.present()?;
+            let asleep = |direction: &Direction| {
+                runs(*direction) && lag.stream(*direction).status == StreamStatus::Down
+            };
+            let direction = Direction::BOTH.into_iter().find(asleep)?;
+            Some(Action::WakeSubscription { direction })
+        })
+        .or_else(|| followed(facts, world))
+}
+
+/// A passive side that a role may write to again.
+fn closed_out(facts: &Facts, world: &World) -> Option<Action> {
     let side = facts.active.other();
-    let (Seen::Present(record), Seen::Present(fence)) =
-        (&world.node(side).record, &world.node(side).fence)
-    else {
-        return None;
-    };
+    let record = world.node(side).record.present()?;
+    let fence = world.node(side).fence.present()?;
     if facts.course != Course::AtRest || record.state == NodeState::Open {
         return None;
     }
@@ -191,22 +212,26 @@ pub fn upkeep(facts: &Facts, world: &World) -> Option<Action> {
         let (revision, roles) = (record.revision, fence.unfenced.clone());
         return Some(Action::Fence { side, revision, roles });
     }
-    let sessions: Vec<_> = fence.older_sessions.iter().map(|session| session.id.clone()).collect();
     // Later ones began under the fence, and may go on reading there.
-    if !sessions.is_empty() && fence.since_change_ms < JUST_CHANGED_MS {
-        return Some(Action::EndSessions { side, sessions });
-    }
-    let (Seen::Present(active), Seen::Present(passive)) =
-        (&world.node(facts.active).sequences, &world.node(side).sequences)
-    else {
-        return None;
-    };
-    if sequences::count_behind(active, passive) == 0 {
+    let sessions: Vec<_> = fence.older_sessions.iter().map(|session| session.id.clone()).collect();
+    (!sessions.is_empty() && fence.since_change_ms < JUST_CHANGED_MS)
+        .then_some(Action::EndSessions { side, sessions })
+}
+
+/// A passive side whose sequences have fallen behind.
+fn followed(facts: &Facts, world: &World) -> Option<Action> {
+    let side = facts.active.other();
+    let record = world.node(side).record.present()?;
+    let active = world.node(facts.active).sequences.present()?;
+    let passive = world.node(side).sequences.present()?;
+    if facts.course != Course::AtRest || record.state == NodeState::Open {
         return None;
     }
     // Without headroom: at rest the passive side follows, and never runs ahead.
     let values = sequences::behind(active, passive, 0);
-    Some(Action::SetSequences { side, revision: record.revision, values })
+    let revision = record.revision;
+    (!values.is_empty() && sequences::differing(active, passive).is_none())
+        .then_some(Action::SetSequences { side, revision, values })
 }
 
 /// Looks at the background job first: a step that works through one waits while it runs.

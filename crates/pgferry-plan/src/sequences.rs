@@ -76,6 +76,27 @@ pub fn missing(active: &[SequenceView], passive: &[SequenceView]) -> Option<Bloc
     })
 }
 
+/// A blocker when a sequence is defined otherwise on the two sides: a value of the one may be out of
+/// the other's bounds, and would be refused within the stall.
+#[must_use]
+pub fn differing(active: &[SequenceView], passive: &[SequenceView]) -> Option<Blocker> {
+    let definition = |s: &SequenceView| (s.increment, s.min, s.max, s.cycle);
+    let there: HashMap<&SequenceName, _> =
+        passive.iter().map(|sequence| (&sequence.name, definition(sequence))).collect();
+    let differing: Vec<String> = active
+        .iter()
+        .filter(|sequence| there.get(&sequence.name).is_some_and(|d| *d != definition(sequence)))
+        .map(|sequence| sequence.name.to_string())
+        .collect();
+    (!differing.is_empty()).then(|| {
+        Blocker::new(
+            "sequences_differ",
+            format!("{} sequences are defined otherwise on the passive side: {}", differing.len(), first(&differing)),
+            "ALTER SEQUENCE each on the passive side to the active side's INCREMENT, MINVALUE, MAXVALUE and CYCLE",
+        )
+    })
+}
+
 fn first(names: &[String]) -> String {
     let mut text = names.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
     if names.len() > 10 {

@@ -29,6 +29,15 @@ pub fn verdict(facts: &Facts, world: &World, policy: &Policy) -> Vec<Blocker> {
     }
     states(kind.from(), kind.to(), world, &mut blockers);
     stream_blockers(world, policy, &mut blockers);
+    if let Some(view) = world.node(kind.to()).fence.present()
+        && !view.missing.is_empty()
+    {
+        blockers.push(Blocker::new(
+            "roles_missing",
+            format!("roles that write do not exist on the {}: {}", kind.to(), view.missing.join(", ")),
+            "create each there with the same privileges and password, or name it in fence.exclude_roles",
+        ));
+    }
     fence_blockers(kind.from(), world, &mut blockers);
     match &world.drift {
         Seen::Present(drift) => blockers.extend(drift.iter().cloned()),
@@ -38,6 +47,7 @@ pub fn verdict(facts: &Facts, world: &World, policy: &Policy) -> Vec<Blocker> {
     match (&world.node(kind.from()).sequences, &world.node(kind.to()).sequences) {
         (Seen::Present(active), Seen::Present(passive)) => {
             blockers.extend(sequences::missing(active, passive));
+            blockers.extend(sequences::differing(active, passive));
         }
         (Seen::Unknown(reason), _) | (_, Seen::Unknown(reason)) => {
             blockers.push(unseen("the sequences", reason));

@@ -169,6 +169,8 @@ pub struct InstallView {
 pub struct FenceView {
     /// Application roles without the read-only default.
     pub unfenced: Vec<RoleName>,
+    /// Application roles of the other side that do not exist on this one.
+    pub missing: Vec<RoleName>,
     /// Roles in the record of the fence.
     pub fenced: Vec<RoleName>,
     /// Roles whose fence was lifted, and that are read-only by default all the same.

@@ -41,7 +41,13 @@ impl PgCluster {
                     vec![name.set(), name.insert_only_set()]
                 };
                 let subscription = name.subscription(*direction);
-                let sql = statements::create_subscription(&subscription, conninfo.expose(), &sets);
+                let as_text = self.has_oid_columns().await?;
+                let sql = statements::create_subscription(
+                    &subscription,
+                    conninfo.expose(),
+                    &sets,
+                    as_text,
+                );
                 self.on_subscriber(*direction, guard, &sql).await
             }
             Action::DisableSubscription { direction } => {
@@ -188,6 +194,17 @@ impl PgCluster {
         self.on_subscriber(direction, guard, &sql).await
     }
 
+    /// Whether a column of the source holds OIDs under a `reg*` type: pglogical would send the
+    /// number between servers of one version, and the other server knows it by another name.
+    async fn has_oid_columns(&self) -> Result<bool, Fault> {
+        let node = self.node(Side::Source);
+        let look = async {
+            let client = node.client().await?;
+            Ok::<bool, LookError>(client.query_one(HAS_OID_COLUMNS, &[]).await?.try_get(0)?)
+        };
+        look.await.map_err(|error| node.fault(&error))
+    }
+
     /// Whether the role may use replication origins on a side; they are granted one by one.
     pub(crate) async fn may_use_origins(&self, side: Side) -> Result<bool, Fault> {
         let node = self.node(side);
@@ -257,6 +274,19 @@ fn journal_fault(error: crate::journal::JournalError) -> Fault {
 /// A role that was dropped behind the fence has no setting to restore.
 const FENCED_THAT_EXIST: &str = "SELECT f.role::text, f.previous_setting FROM pgferry.fenced_role f \
     JOIN pg_catalog.pg_roles r ON r.rolname = f.role WHERE f.lifted_at IS NULL";
+
+const HAS_OID_COLUMNS: &str = "\
+    WITH RECURSIVE used(typid) AS ( \
+        SELECT DISTINCT a.atttypid FROM pg_catalog.pg_attribute a \
+        JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind = 'r' \
+        WHERE a.attnum > 0 AND NOT a.attisdropped AND c.oid >= 16384 \
+        UNION \
+        SELECT i.typid FROM used u JOIN pg_catalog.pg_type t ON t.oid = u.typid \
+        CROSS JOIN LATERAL (SELECT t.typbasetype UNION ALL SELECT t.typelem UNION ALL \
+            SELECT a.atttypid FROM pg_catalog.pg_attribute a \
+            WHERE a.attrelid = t.typrelid AND a.attnum > 0) AS i(typid) WHERE i.typid <> 0) \
+    SELECT EXISTS (SELECT FROM used u JOIN pg_catalog.pg_type t ON t.oid = u.typid \
+        WHERE t.typnamespace = 'pg_catalog'::regnamespace AND t.typname LIKE 'reg%')";
 
 const MAY_USE_ORIGINS: &str = "\
     SELECT bool_and(has_function_privilege(p.oid, 'EXECUTE')) FROM pg_catalog.pg_proc p \

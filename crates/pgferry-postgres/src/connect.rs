@@ -57,6 +57,7 @@ const SESSION_SETTINGS: &[(&str, &str)] = &[
     ("IntervalStyle", "postgres"),
     ("extra_float_digits", "3"),
     ("bytea_output", "hex"),
+    ("quote_all_identifiers", "off"),
     ("standard_conforming_strings", "on"),
     // The server too must notice that this host is gone, or its locks stay for hours.
     ("tcp_keepalives_idle", "20"),

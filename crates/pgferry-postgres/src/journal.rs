@@ -208,6 +208,11 @@ impl Place {
         first: bool,
     ) -> Result<(Lead, Option<Leader>), JournalError> {
         let client = self.client().await?;
+        // Asked first, not found out by an error: a planned daemon asks all day, and every error is
+        // a line in the server's log.
+        if !client.query_one(JOURNAL_THERE, &[]).await?.try_get::<_, bool>(0)? {
+            return Ok((Lead::NotStarted, None));
+        }
         let seconds = LEASE_TIME.as_secs_f64();
         let name = migration.as_str();
         let taken = match client.query_opt(TAKE_LEASE, &[&name, &holder, &seconds]).await {
@@ -360,6 +365,8 @@ impl Journal for Leader {
         }
     }
 }
+
+const JOURNAL_THERE: &str = "SELECT to_regclass('pgferry.lease') IS NOT NULL";
 
 const LOAD: &str = "\
     SELECT seq, at, epoch, event FROM pgferry.journal WHERE migration = $1 ORDER BY seq";

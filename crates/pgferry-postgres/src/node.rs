@@ -284,7 +284,13 @@ const EXCHANGED: &str = "servers_exchanged";
 const WRONG_SERVER: &str = "wrong_server";
 
 async fn identify(client: &Client, side: Side, expected: Option<Uuid>) -> Result<(), String> {
-    let row = match client.query_opt(IDENTIFY, &[]).await {
+    let there = client.query_one(RECORD_THERE, &[]).await.and_then(|row| row.try_get(0));
+    let row = match there {
+        Ok(true) => client.query_opt(IDENTIFY, &[]).await,
+        Ok(false) => Ok(None),
+        Err(error) => Err(error),
+    };
+    let row = match row {
         Ok(Some(row)) => Some(row),
         Ok(None) => None,
         Err(error) if is_missing(&error) => None,
@@ -314,6 +320,8 @@ async fn identify(client: &Client, side: Side, expected: Option<Uuid>) -> Result
         Some(_) | None => Ok(()),
     }
 }
+
+const RECORD_THERE: &str = "SELECT to_regclass('pgferry.node') IS NOT NULL";
 
 const IDENTIFY: &str = "SELECT side, id FROM pgferry.node";
 

@@ -204,16 +204,19 @@ pub(crate) fn set_of(migration: &MigrationName, addition: &SetAddition) -> Strin
     if addition.insert_only { migration.insert_only_set() } else { migration.set() }
 }
 
-/// Creates a subscription that copies nothing and forwards nothing. `forward_origins` is never
+/// Creates a subscription that copies nothing and forwards nothing; `as_text` where a column's
+/// binary form is an OID, which means something else on the other server. `forward_origins` is never
 /// left at its default: it would make a loop of the two streams.
 pub(crate) fn create_subscription(
     subscription: &str,
     provider_conninfo: &str,
     sets: &[String],
+    as_text: bool,
 ) -> String {
     let sets: Vec<String> = sets.iter().map(|set| literal(set)).collect();
     format!(
-        "SELECT pglogical.create_subscription({}, {}, ARRAY[{}]::text[], false, false, '{{}}')",
+        "SELECT pglogical.create_subscription({}, {}, ARRAY[{}]::text[], false, false, \
+         '{{}}', '0'::interval, {as_text})",
         literal(subscription),
         literal(provider_conninfo),
         sets.join(", ")

@@ -102,7 +102,10 @@ impl FromRequest<App> for VerbBody {
         if bytes.trim_ascii().is_empty() {
             return Ok(VerbBody::default());
         }
-        serde_json::from_slice(&bytes).map_err(ApiError::InvalidBody)
+        // An object, and nothing that serde would also take for one: `[true]` is no request.
+        let object: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(&bytes).map_err(ApiError::InvalidBody)?;
+        serde_json::from_value(object.into()).map_err(ApiError::InvalidBody)
     }
 }
 

@@ -29,10 +29,44 @@ pub fn drift(
     let mut blockers = Vec::new();
     blockers.extend(tables_missing(&source_by_name, &destination_by_name));
     blockers.extend(columns_differ(&source_by_name, &destination_by_name));
+    // On the destination keys are built after the rows: they are asked for once its sets exist.
+    if let (Some(on_source), Some(on_destination)) = (source_sets, destination_sets) {
+        let mut keyless = without_key(Side::Source, source, on_source, names, rules);
+        keyless.extend(without_key(Side::Destination, destination, on_destination, names, rules));
+        blockers.extend(key_missing(&keyless));
+    }
     let mut outside = not_in_set(Side::Source, source, source_sets, names, rules);
     outside.extend(not_in_set(Side::Destination, destination, destination_sets, names, rules));
     blockers.extend(tables_not_replicated(&outside));
     blockers
+}
+
+/// Tables in the set of keyed ones that have no key any more.
+fn without_key(
+    side: Side,
+    tables: &[TableView],
+    sets: &SetMembership,
+    names: &SetNames,
+    rules: &ScopeRules,
+) -> Vec<String> {
+    let keyed = |name| sets.get(name).is_some_and(|sets| sets.contains(&names.keyed));
+    tables
+        .iter()
+        .filter(|table| !table.has_key() && !rules.is_insert_only(table) && keyed(&table.name))
+        .map(|table| format!("{} on the {side}", table.name))
+        .collect()
+}
+
+/// pglogical drops the updates and deletes of a table without a key, and says nothing.
+fn key_missing(keyless: &[String]) -> Option<Blocker> {
+    let first = keyless.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
+    (!keyless.is_empty()).then(|| {
+        Blocker::new(
+            "key_missing",
+            format!("{} tables have lost their key, and with it their updates and deletes: {first}", keyless.len()),
+            "add the primary key again, then compare both sides of the table: what was updated or deleted meanwhile did not arrive",
+        )
+    })
 }
 
 type ByName<'a> = BTreeMap<&'a TableName, &'a TableView>;

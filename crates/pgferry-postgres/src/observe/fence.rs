@@ -62,11 +62,12 @@ impl PgCluster {
             let client = self.node(side).client().await?;
             let Some(mut view) = self.fence_by(side, &client).await? else { return Ok(None) };
             let known: HashSet<&RoleName> = view.fenced.iter().chain(&view.unfenced).collect();
-            let roles = self.roles_to_fence(side).await?;
+            let (roles, missing) = self.roles_to_fence(side).await?;
             let new: Vec<RoleName> =
                 roles.into_iter().filter(|role| !known.contains(role)).collect();
             self.add_sessions_of(&new, &client, &mut view).await?;
             view.unfenced.extend(new);
+            view.missing = missing;
             Ok(Some(view))
         };
         let look: Look<FenceView> = look.await;
@@ -154,8 +155,11 @@ impl PgCluster {
         Ok(())
     }
 
-    /// The roles of both sides that may write, as far as they exist on this one.
-    async fn roles_to_fence(&self, side: Side) -> Result<Vec<RoleName>, LookError> {
+    /// The roles of both sides that may write: those that exist on this one, and those that do not.
+    async fn roles_to_fence(
+        &self,
+        side: Side,
+    ) -> Result<(Vec<RoleName>, Vec<RoleName>), LookError> {
         let ours = self.our_roles();
         let mut wanted: HashSet<RoleName> = HashSet::new();
         let mut here: HashSet<RoleName> = HashSet::new();
@@ -173,9 +177,11 @@ impl PgCluster {
                 }
             }
         }
-        let mut roles: Vec<RoleName> = wanted.intersection(&here).cloned().collect();
+        let (mut roles, mut missing): (Vec<RoleName>, Vec<RoleName>) =
+            wanted.into_iter().partition(|role| here.contains(role));
         roles.sort();
-        Ok(roles)
+        missing.sort();
+        Ok((roles, missing))
     }
 }
 

@@ -39,6 +39,7 @@ impl PgCluster {
             &subscription,
             self.peer_conninfo(direction.from()).expose(),
             &[name.empty_set()],
+            false,
         );
         let sql = guarded(direction.to(), Guard { epoch, revision: None }, &probe);
         client.batch_execute("BEGIN").await?;

@@ -180,6 +180,8 @@ mod tests {
             ("finish", "{\"open_passive\": \"yes\"}", 422, "invalid_body"),
             ("finish", "{\"open\": true}", 422, "invalid_body"),
             ("finish", "[1]", 422, "invalid_body"),
+            ("finish", "[true]", 422, "invalid_body"),
+            ("start", "[]", 422, "invalid_body"),
             ("finish", "{\"open_passive\"", 400, "invalid_body"),
             ("finish", "open", 400, "invalid_body"),
         ] {

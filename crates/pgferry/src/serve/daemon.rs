@@ -233,7 +233,14 @@ impl Daemon {
         // What is fenced is the leader's to open.
         self.stranded = None;
         match self.load().await {
-            Ok((facts, entries)) => self.show(&facts, &entries, None, Vec::new()),
+            Ok((facts, entries)) => {
+                let blind = Blocker::new(
+                    "not_leader",
+                    "another daemon leads this migration, and this one has not looked",
+                    "ask the daemon that leads",
+                );
+                self.show(&facts, &entries, None, vec![blind]);
+            }
             Err(error) => tracing::warn!(%error, "could not read the journal"),
         }
         if let Next::Command(command) = self.next_command(SEEK).await {
@@ -245,7 +252,7 @@ impl Daemon {
         let blocker = journal_blocker(error);
         self.notes.unavailable(&blocker.code, blocker.message.clone());
         self.notes.waiting_for(blocker.clone());
-        self.show_known();
+        self.show_known(blocker.clone());
         if let Next::Command(command) = self.next_command(SEEK).await {
             // Before the start there is no journal to ask, and preflight says what is away.
             match command.verb {

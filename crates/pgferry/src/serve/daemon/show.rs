@@ -60,8 +60,8 @@ impl Daemon {
     }
 
     /// Shows what is known already, with what changed around it.
-    pub(super) fn show_known(&mut self) {
-        self.publish(None, vec![pgferry_plan::verdict::not_ready(self.known.phase())]);
+    pub(super) fn show_known(&mut self, why: Blocker) {
+        self.publish(None, vec![why]);
     }
 
     pub(super) fn publish(
