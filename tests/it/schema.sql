@@ -1,5 +1,5 @@
 -- A view, materialized views and functions that need a primary key, and what hangs on them.
-CREATE TABLE customer (id int PRIMARY KEY, name text NOT NULL);
+CREATE TABLE customer (id int PRIMARY KEY, name text NOT NULL, place bigint);
 CREATE TABLE purchase (
     id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     customer int NOT NULL REFERENCES customer,
@@ -11,7 +11,7 @@ CREATE INDEX purchase_open ON purchase (customer) WHERE status IN ('open', 'late
 CREATE INDEX customer_name ON customer USING gin (name gin_trgm_ops);
 COMMENT ON INDEX customer_name IS 'found by likeness';
 COMMENT ON CONSTRAINT purchase_status_check ON purchase IS 'two are enough';
-INSERT INTO customer SELECT n, 'customer ' || n FROM generate_series(1, 5) AS n;
+INSERT INTO customer (id, name) SELECT n, 'customer ' || n FROM generate_series(1, 5) AS n;
 INSERT INTO purchase (customer, amount, status)
     SELECT 1 + n % 5, n, CASE WHEN n % 3 = 0 THEN 'open' ELSE 'paid' END
     FROM generate_series(1, 50) AS n;
@@ -44,6 +44,12 @@ COMMENT ON FUNCTION named(int) IS 'from a number on';
 REVOKE ALL ON FUNCTION named(int) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION named(int) TO app;
 CREATE VIEW over_named AS SELECT id, name FROM named(3);
+CREATE FUNCTION next_place() RETURNS bigint LANGUAGE sql
+BEGIN ATOMIC
+    SELECT 1 + count(*) FROM (SELECT c.id, c.name FROM customer AS c GROUP BY c.id) AS placed;
+END;
+-- The table needs the function, which needs the table's key: the default is postponed too.
+ALTER TABLE customer ALTER COLUMN place SET DEFAULT next_place();
 -- Made last, or what is postponed would get this grant on top of its own.
 ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO reader;
 
