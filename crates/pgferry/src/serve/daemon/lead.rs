@@ -136,7 +136,13 @@ impl Daemon {
             if renewal.is_finished() && !engine.journal_is_dropped() {
                 return Err(LeadershipLost("the lease was lost".to_owned()));
             }
-            let turn = engine.tick().await?;
+            let mut turn = engine.tick().await?;
+            if turn == Turn::Progressed && engine.facts().course == Course::AtRest {
+                // Rest is shown only with looks of its own, the first with its upkeep: whoever
+                // waits for it asks at once for verdict and sequences.
+                turn = engine.tick().await?;
+                turn = if turn == Turn::AtRest { engine.tick().await? } else { turn };
+            }
             self.show_engine(engine).await;
             let beat = beats(engine.facts()).then_some(engine.facts().epoch);
             self.beat.send_if_modified(|now| std::mem::replace(now, beat) != beat);
