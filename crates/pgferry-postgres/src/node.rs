@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use deadpool_postgres::{Hook, HookError, Object, Pool, PoolError, Runtime};
+use deadpool_postgres::{Hook, HookError, Object, Pool, PoolError, QueueMode, Runtime};
 use pgferry_config::NodeConfig;
 use pgferry_engine::Fault;
 use pgferry_plan::{Blocker, MigrationName, Side};
@@ -53,6 +53,9 @@ impl Node {
         let (named, under) = (migration.clone(), Arc::clone(&epoch));
         let pool = Pool::builder(connector.manager(&application_name(migration, 0)))
             .max_size(POOL_SIZE)
+            // The connection used last has every statement of a look prepared; in turn, each would
+            // prepare them anew in the middle of a stall.
+            .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .wait_timeout(Some(WAIT))
             .create_timeout(Some(WAIT))
