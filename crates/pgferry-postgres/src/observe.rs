@@ -101,7 +101,9 @@ impl PgCluster {
             }
             Step::CheckVerdict => Box::pin(self.see_all_for_verdict(facts, world)).await,
             Step::WarmSequences => {
-                let both = Wants { sequences: true, ..RECORD };
+                // More than the step needs: the connections of the stall have every statement
+                // prepared before it begins.
+                let both = Wants { fence: true, marker: true, sequences: true };
                 self.see(world, both, both).await;
             }
             Step::FenceActive => {
