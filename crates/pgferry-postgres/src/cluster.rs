@@ -41,7 +41,7 @@ pub struct Inner {
     pub(crate) lag: watch::Receiver<LagReport>,
     pub(crate) jobs: Jobs,
     pub(crate) held: Mutex<Option<HeldSnapshot>>,
-    progress: Mutex<CopyProgress>,
+    progress: CopyProgress,
     /// Both catalogs' fingerprints when a full comparison last found nothing drifted.
     pub(crate) undrifted: Mutex<Option<[i64; 2]>>,
     /// The side whose database holds the journal; None when it is in a third place.
@@ -93,7 +93,7 @@ impl PgCluster {
             lag,
             jobs: Jobs::default(),
             held: Mutex::default(),
-            progress: Mutex::default(),
+            progress: CopyProgress::default(),
             undrifted: Mutex::default(),
             journal_side: journal.side(),
             journal,
@@ -161,7 +161,7 @@ impl Inner {
 
     /// Rows, bytes and tables of the copy so far, committed or not.
     pub fn copy_progress(&self) -> CopyProgress {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.progress.clone()
     }
 
     /// Lets what failed be tried again at once, because a person said so.
@@ -173,12 +173,6 @@ impl Inner {
     pub async fn shut_down(&self) {
         self.jobs.stop().await;
         self.release_snapshot();
-    }
-
-    pub(crate) fn new_progress(&self) -> CopyProgress {
-        let progress = CopyProgress::default();
-        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress.clone();
-        progress
     }
 
     pub(crate) fn watch(&self, side: Side) -> &StartupWatch {

@@ -4,12 +4,13 @@
 //! at `pgferry.copied`. A table's rows and its line there are one transaction, so whatever dies
 //! leaves a table either whole and listed, or as it was.
 
+mod progress;
 mod rows;
 mod worker;
 
 use std::cmp::Reverse;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jiff::Timestamp;
 use pgferry_plan::{Lsn, TableName};
@@ -17,7 +18,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::connect::{ConnectError, Connector};
+use progress::TableCounters;
 use worker::Worker;
+
+pub use progress::{CopyProgress, CopyTotals, TableProgress, TableState};
 
 /// What to copy, from which snapshot, and under whose authority.
 #[derive(Clone, Debug)]
@@ -56,43 +60,6 @@ pub struct CopyTable {
     pub bytes_estimate: u64,
 }
 
-/// How far a copy is; clones share the same counters.
-#[derive(Clone, Debug, Default)]
-pub struct CopyProgress(Arc<Counters>);
-
-#[derive(Debug, Default)]
-struct Counters {
-    rows: AtomicU64,
-    bytes: AtomicU64,
-    tables_done: AtomicU64,
-}
-
-impl CopyProgress {
-    /// Rows sent to the destination, committed or not.
-    pub fn rows(&self) -> u64 {
-        self.0.rows.load(Ordering::Relaxed)
-    }
-
-    /// Bytes sent to the destination, in COPY's form.
-    pub fn bytes(&self) -> u64 {
-        self.0.bytes.load(Ordering::Relaxed)
-    }
-
-    /// Tables committed on the destination.
-    pub fn tables_done(&self) -> u64 {
-        self.0.tables_done.load(Ordering::Relaxed)
-    }
-
-    fn add(&self, rows: u64, bytes: u64) {
-        self.0.rows.fetch_add(rows, Ordering::Relaxed);
-        self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn table_done(&self) {
-        self.0.tables_done.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 /// Copies every table of the plan, or stops all of them at the first error and returns it.
 ///
 /// Empties each table first, so it may be repeated. Dropping the future ends its sessions.
@@ -106,6 +73,12 @@ pub async fn copy_tables(
     let mut plan = plan.clone();
     // The largest first: started last, it alone would be running while the others are idle.
     plan.tables.sort_by_key(|table| Reverse(table.bytes_estimate));
+    let counters: Vec<Arc<TableCounters>> = plan
+        .tables
+        .iter()
+        .map(|table| Arc::new(TableCounters::new(table.name.clone(), table.bytes_estimate, 1)))
+        .collect();
+    progress.begin(counters.clone());
     let stop = cancel.child_token();
     let shared = Arc::new(Shared {
         watch_source: source.session(&plan.application_name).await.map_err(CopyError::source)?,
@@ -114,7 +87,7 @@ pub async fn copy_tables(
             .await
             .map_err(CopyError::destination)?,
         next: AtomicUsize::new(0),
-        progress: progress.clone(),
+        counters,
         plan,
     });
     let mut workers = JoinSet::new();
@@ -145,7 +118,7 @@ struct Shared {
     plan: CopyPlan,
     /// The next table to take; the list itself never changes.
     next: AtomicUsize,
-    progress: CopyProgress,
+    counters: Vec<Arc<TableCounters>>,
     /// Reads the source as it is now, beside the snapshot.
     watch_source: crate::connect::Session,
     /// Sees whether a worker's transaction on the destination is still alive.
@@ -153,8 +126,9 @@ struct Shared {
 }
 
 impl Shared {
-    fn take(&self) -> Option<&CopyTable> {
-        self.plan.tables.get(self.next.fetch_add(1, Ordering::Relaxed))
+    fn take(&self) -> Option<(&CopyTable, &Arc<TableCounters>)> {
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        self.plan.tables.get(next).zip(self.counters.get(next))
     }
 }
 

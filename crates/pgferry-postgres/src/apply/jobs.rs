@@ -201,7 +201,7 @@ impl PgCluster {
             epoch,
             application_name: source.application_name(),
         };
-        let progress = self.new_progress();
+        let progress = self.copy_progress();
         copy_tables(source.connector(), destination.connector(), &plan, &progress, cancel)
             .await
             .map_err(|error| {

@@ -15,6 +15,7 @@ use tokio_postgres::types::PgLsn;
 use tokio_postgres::{Client, CopyInSink, Statement};
 use tokio_util::sync::CancellationToken;
 
+use super::progress::TableCounters;
 use super::rows::RowCounter;
 use super::{CopyError, CopyTable, Shared};
 use crate::connect::{Connector, Session};
@@ -106,23 +107,23 @@ impl Worker {
     /// statements in flight on both servers before it hangs up.
     pub(super) async fn run(&mut self, stop: &CancellationToken) -> Result<(), CopyError> {
         let shared = Arc::clone(&self.shared);
-        while let Some(table) = shared.take() {
+        while let Some((table, counters)) = shared.take() {
             let done = tokio::select! {
                 biased;
                 () = stop.cancelled() => Err(CopyError::Cancelled),
-                done = self.copy(table) => done,
+                done = self.copy(table, counters) => done,
             };
             if let Err(error) = done {
                 tokio::join!(self.source.cancel_statement(), self.destination.cancel_statement());
                 return Err(error);
             }
-            shared.progress.table_done();
+            counters.piece_done();
         }
         Ok(())
     }
 
     /// One table, one transaction on the destination.
-    async fn copy(&self, table: &CopyTable) -> Result<(), CopyError> {
+    async fn copy(&self, table: &CopyTable, counters: &TableCounters) -> Result<(), CopyError> {
         let name = &table.name;
         // A subtransaction, so that the table's lock is given back when its copy is done and an
         // ALTER TABLE of the application does not wait for the other tables.
@@ -131,7 +132,7 @@ impl Worker {
             .await
             .map_err(|error| CopyError::on_source(format!("reading {name}"), &error))?;
         self.begin(table).await?;
-        let (rows, bytes) = self.stream(table).await?;
+        let (rows, bytes) = self.stream(table, counters).await?;
         self.check_same_file(name, file).await?;
         self.on_source(
             name,
@@ -160,7 +161,11 @@ impl Worker {
     }
 
     /// Streams the rows across; how many, and how many bytes.
-    async fn stream(&self, table: &CopyTable) -> Result<(u64, u64), CopyError> {
+    async fn stream(
+        &self,
+        table: &CopyTable,
+        counters: &TableCounters,
+    ) -> Result<(u64, u64), CopyError> {
         let name = &table.name;
         let reading = |error| CopyError::on_source(format!("COPY of {name}"), &error);
         let writing = |error| CopyError::on_destination(format!("COPY of {name}"), &error);
@@ -194,7 +199,8 @@ impl Worker {
                 break;
             }
             bytes += size;
-            self.shared.progress.add(counter.rows() - told_rows, size);
+            let rows = (counter.rows() - told_rows) as i64;
+            counters.add(rows, size as i64, size as i64);
             told_rows = counter.rows();
             if ended {
                 break;

@@ -98,13 +98,13 @@ impl Daemon {
 
     pub(super) fn copy_so_far(&self, facts: &Facts) -> Option<api::Copy> {
         let (tables, bytes_expected) = self.shown.copy_expected?;
-        let progress = self.cluster.copy_progress();
+        let totals = self.cluster.copy_progress().totals();
         let began = facts.copy_began_at?;
         Some(api::Copy {
             tables_total: Some(tables),
-            tables_done: Some(progress.tables_done()),
-            rows: Some(progress.rows()),
-            bytes: Some(progress.bytes()),
+            tables_done: Some(totals.tables_done),
+            rows: Some(totals.rows),
+            bytes: Some(totals.bytes),
             bytes_expected,
             seconds: Some(
                 pgferry_plan::facts::milliseconds(began, jiff::Timestamp::now()) / 1000.0,
@@ -132,8 +132,8 @@ impl Daemon {
                 self.metrics.set_copy_expected(Some(*bytes));
             }
             Some(_) | None => {
-                let progress = self.cluster.copy_progress();
-                self.metrics.set_copied(progress.rows(), progress.bytes());
+                let totals = self.cluster.copy_progress().totals();
+                self.metrics.set_copied(totals.rows, totals.bytes);
             }
         }
         self.count_steps(entries);
