@@ -129,6 +129,15 @@ pub struct CopyConfig {
     pub method: CopyMethod,
     /// How many tables are copied, and how many indexes are built, at a time.
     pub jobs: usize,
+    /// Bytes of rows read from the source per second, all jobs together; none means as fast as it goes.
+    pub max_bytes_per_second: Option<u64>,
+    /// Bytes of `maintenance_work_mem` for each index build; none means by the destination's settings.
+    pub maintenance_work_mem: Option<u64>,
+    /// Bytes of WAL that the forward slot may hold back on the source until the rows and indexes are
+    /// there; none means that only the server's own `max_slot_wal_keep_size` bounds it.
+    pub max_retained_wal: Option<u64>,
+    /// How long the snapshot on the source outlives a daemon that is gone.
+    pub snapshot_grace: Duration,
 }
 
 /// `[migrations.NAME.sequences]`

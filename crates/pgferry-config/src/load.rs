@@ -12,6 +12,7 @@ mod overrides;
 mod raw;
 mod reader;
 mod server;
+mod size;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -10,6 +10,7 @@ mod following;
 mod gate;
 mod preparing;
 mod switchover;
+mod wal_guard;
 
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub struct Policy {
     pub grace: Duration,
     /// How far sequences are set past what was handed out.
     pub headroom: i64,
+    /// Bytes of WAL that the forward slot may hold back until the rows and indexes are there.
+    pub max_retained_wal: Option<u64>,
 }
 
 /// Longest time from the request of a switchover to its fence. Nothing is held meanwhile, but a
@@ -87,8 +90,10 @@ fn decide_step(step: Step, facts: &Facts, world: &World, policy: &Policy) -> Dec
         Step::CopySchema => preparing::copy_schema(world),
         Step::CreateSourceSets => preparing::create_source_sets(world),
         Step::CreateForwardSubscription => copying::create_forward_subscription(world),
-        Step::CopyRows => copying::copy_rows(facts, world),
-        Step::BuildIndexes => copying::build_indexes(facts, world),
+        Step::CopyRows => wal_guard::or_stopped(world, policy, || copying::copy_rows(facts, world)),
+        Step::BuildIndexes => {
+            wal_guard::or_told(world, policy, || copying::build_indexes(facts, world))
+        }
         Step::StartForwardStream => copying::start_forward_stream(facts, world),
         Step::AwaitCatchUp => following::await_catch_up(world, policy),
         Step::AnalyzeDestination => following::analyze_destination(world),

@@ -52,6 +52,8 @@ pub struct StreamReport {
     pub retained_wal_bytes: Option<u64>,
     /// WAL that may still be written before the slot is lost; `None` also when there is no limit.
     pub safe_wal_bytes: Option<i64>,
+    /// What the server says of that WAL: `reserved`, `extended`, `unreserved` or `lost`.
+    pub wal_status: Option<String>,
     /// The newest heartbeat that has arrived, by the clock of the side that wrote it.
     pub heartbeat_received_at: Option<Timestamp>,
     /// The process that applies the stream.

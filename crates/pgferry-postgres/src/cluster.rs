@@ -106,6 +106,7 @@ impl PgCluster {
             scope: self.rules.clone(),
             fence_roles: self.config.fence.roles.clone(),
             fence_exclusions: self.config.fence.exclude_roles.clone(),
+            max_retained_wal: self.config.copy.max_retained_wal,
             progress,
         };
         let (source, destination) =

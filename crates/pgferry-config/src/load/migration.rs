@@ -21,6 +21,10 @@ use crate::{
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const KILOBYTE: u64 = 1 << 10;
+const MEGABYTE: u64 = 1 << 20;
+const TERABYTE: u64 = 1 << 40;
 
 /// Reads a migration; none together with a problem.
 pub(super) fn migration(
@@ -170,7 +174,26 @@ fn copy(reader: &mut Reader, at: &KeyPath) -> CopyConfig {
     }
     // Each job is a session on both servers; more than 64 starve the application of connections.
     let jobs = reader.integer(&at.key("jobs"), DEFAULT_JOBS, 1..=64);
-    CopyConfig { method, jobs: usize::try_from(jobs).unwrap_or(1) }
+    // Below 64 kB a single row may take longer than a server keeps a silent connection.
+    let max_bytes_per_second =
+        reader.size(&at.key("max_bytes_per_second"), 64 * KILOBYTE..=TERABYTE);
+    // What PostgreSQL takes for it: 1 MB, and the kilobytes of a 32-bit number.
+    let maintenance_work_mem =
+        reader.size(&at.key("maintenance_work_mem"), MEGABYTE..=2 * TERABYTE - KILOBYTE);
+    // WAL is kept by whole segments of 16 MB: less would be exceeded by a source at rest.
+    let max_retained_wal =
+        reader.size(&at.key("max_retained_wal"), 16 * MEGABYTE..=1024 * TERABYTE);
+    // Below a minute a restart of the daemon would lose it; beyond a day vacuum suffers for nobody.
+    let snapshot_grace =
+        reader.duration(&at.key("snapshot_grace"), 15 * MINUTE, MINUTE..=24 * HOUR);
+    CopyConfig {
+        method,
+        jobs: usize::try_from(jobs).unwrap_or(1),
+        max_bytes_per_second,
+        maintenance_work_mem,
+        max_retained_wal,
+        snapshot_grace,
+    }
 }
 
 fn sequences(reader: &mut Reader, at: &KeyPath) -> SequencesConfig {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use super::raw::{KeyPath, Raw};
+use super::size;
 use crate::Problem;
 use crate::config::Choice;
 use crate::nearest::nearest;
@@ -155,6 +156,20 @@ impl Reader {
             },
         )
         .unwrap_or(default)
+    }
+
+    /// Bytes: a text with a unit, or a whole number of them; none when it is absent.
+    pub(super) fn size(&mut self, at: &KeyPath, range: RangeInclusive<u64>) -> Option<u64> {
+        let limit = |bytes: &u64| size::write(*bytes);
+        let expected = format!("a size from {} to {}", limit(range.start()), limit(range.end()));
+        let hint = "write a whole number with its unit: \"64kB\", \"512MB\", \"100GB\"";
+        self.read(at, &expected, hint, |value| {
+            let bytes = match value {
+                toml::Value::Integer(bytes) => u64::try_from(*bytes).ok(),
+                other => size::parse(other.as_str()?),
+            };
+            bytes.filter(|bytes| range.contains(bytes))
+        })
     }
 
     pub(super) fn address(&mut self, at: &KeyPath, default: SocketAddr) -> SocketAddr {

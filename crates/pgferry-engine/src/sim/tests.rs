@@ -24,6 +24,7 @@ fn policy() -> Policy {
         stall_budget: Duration::from_secs(60),
         grace: Duration::ZERO,
         headroom: 10,
+        max_retained_wal: None,
     }
 }
 

@@ -13,6 +13,7 @@ fn a_known_figure_is_shown_and_an_unknown_one_disappears() {
         lag_bytes: Some(4096),
         retained_wal_bytes: Some(8192),
         safe_wal_bytes: Some(1 << 30),
+        wal_status: Some("extended".to_owned()),
         heartbeat_received_at: Some(Timestamp::from_millisecond(1_500).unwrap()),
         apply_worker: Some(WorkerSeen { pid: 1, started_at: Timestamp::UNIX_EPOCH }),
         worker_restarts: 0,

@@ -11,18 +11,19 @@ use crate::steps::STEPS;
 use crate::world::{FenceView, MarkerView, NodeRecord, NodeState, SessionView};
 use uuid::Uuid;
 
-fn policy() -> Policy {
+pub(super) fn policy() -> Policy {
     Policy {
         migration: "orders".parse().unwrap(),
         max_lag: Duration::from_secs(1),
         stall_budget: Duration::from_secs(5),
         grace: Duration::from_millis(200),
         headroom: 1000,
+        max_retained_wal: None,
     }
 }
 
 /// Facts with `step` at hand, reached through a legal journal.
-fn at(step: Step) -> Facts {
+pub(super) fn at(step: Step) -> Facts {
     let mut facts = Facts::default();
     let write = |facts: &mut Facts, event| {
         let seq = facts.next_seq;

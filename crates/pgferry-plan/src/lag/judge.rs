@@ -122,6 +122,7 @@ impl StreamWindow {
                 .and_then(|slot| bytes_to(slot.confirmed_flush_lsn)),
             retained_wal_bytes: slot.and_then(|slot| bytes_to(slot.restart_lsn)),
             safe_wal_bytes: slot.and_then(|slot| slot.safe_wal_bytes),
+            wal_status: slot.and_then(|slot| slot.wal_status.clone()),
             heartbeat_received_at: subscriber.and_then(|look| look.received).map(|beat| beat.at),
             apply_worker: subscription.present().and_then(|seen| seen.worker.present().copied()),
             worker_restarts: self.recent_restarts(),

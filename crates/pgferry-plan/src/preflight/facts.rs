@@ -32,6 +32,8 @@ pub struct PreflightPolicy {
     pub fence_roles: Option<Vec<RoleName>>,
     /// Roles that the configuration says not to fence.
     pub fence_exclusions: Vec<RoleName>,
+    /// Bytes of WAL that the copy may make the source keep; `None` when nobody said.
+    pub max_retained_wal: Option<u64>,
     /// What is ours already, and no leftover of an earlier run.
     pub progress: Progress,
 }

@@ -43,6 +43,9 @@ pub(super) fn check_node(node: Node<'_>, policy: &PreflightPolicy, findings: &mu
     library_not_preloaded(node, findings);
     output_plugin_refused(node, findings);
     conflict_resolution(node, findings);
+    if node.side == Side::Source {
+        wal_unbounded(node, policy, findings);
+    }
     if !policy.progress.nodes {
         too_few(node, findings);
     }
@@ -204,6 +207,25 @@ fn conflict_resolution(node: Node<'_>, findings: &mut Vec<Finding>) {
             node.about(NAME),
             format!("pglogical.conflict_resolution is {resolution} on the {}", node.side),
             "set pglogical.conflict_resolution = 'apply_remote', and reload the server",
+        ));
+    }
+}
+
+/// What bounds the WAL that a slot keeps while nothing reads it: the server, the configuration, or
+/// the disk. How much of that is free cannot be asked over SQL.
+fn wal_unbounded(node: Node<'_>, policy: &PreflightPolicy, findings: &mut Vec<Finding>) {
+    let Some("-1") = setting(node, "max_slot_wal_keep_size") else { return };
+    if policy.max_retained_wal.is_none() {
+        findings.push(Finding::warn(
+            "wal_unbounded",
+            node.about("max_slot_wal_keep_size"),
+            format!(
+                "the {} keeps all WAL from the beginning of the copy to its end, and nothing stops \
+                 the copy before its disk is full",
+                node.side
+            ),
+            "set copy.max_retained_wal well below the free space of that server's disk; or set \
+             max_slot_wal_keep_size there, and reload the server",
         ));
     }
 }

@@ -141,6 +141,12 @@ fn server_settings() {
         "conflict_resolution",
         "'apply_remote'",
     );
+    warns(set("max_slot_wal_keep_size", "-1"), "wal_unbounded", "copy.max_retained_wal");
+    let bounded = found_after(|f| {
+        set("max_slot_wal_keep_size", "-1")(f);
+        f.policy.max_retained_wal = Some(1 << 30);
+    });
+    assert_eq!(bounded, []);
 }
 
 #[test]

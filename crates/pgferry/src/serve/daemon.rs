@@ -117,6 +117,7 @@ impl Daemon {
                 stall_budget: migration.cutover.stall_budget,
                 grace: migration.cutover.grace,
                 headroom: migration.sequences.headroom,
+                max_retained_wal: migration.copy.max_retained_wal,
             },
             config: migration.clone(),
             cluster,

@@ -109,6 +109,9 @@ fn values_shown_as_defaults_are_the_defaults() {
         orders.scope.exclude_tables.clear();
         orders.scope.insert_only.clear();
         orders.schema.pg_bindir = None;
+        orders.copy.max_bytes_per_second = None;
+        orders.copy.maintenance_work_mem = None;
+        orders.copy.max_retained_wal = None;
         orders.fence.roles = None;
         orders.fence.exclude_roles.clear();
         (config.server, config.journal.archive_dir, orders)

@@ -240,6 +240,52 @@ fn numbers_have_limits() {
 }
 
 #[test]
+fn sizes_have_units_and_limits() {
+    let copy = valid(
+        &format!(
+            "{MINIMAL}[migrations.orders.copy]\nmax_bytes_per_second = 65536\nmaintenance_work_mem = '512MB'\nmax_retained_wal = '100 GiB'\nsnapshot_grace = '1h'"
+        ),
+        &[("PGFERRY__MIGRATIONS__ORDERS__COPY__MAX_RETAINED_WAL", "17179869184")],
+    )
+    .copy;
+    assert_eq!(copy.max_bytes_per_second, Some(65_536));
+    assert_eq!(copy.maintenance_work_mem, Some(512 << 20));
+    assert_eq!(copy.max_retained_wal, Some(16 << 30), "the variable, in bytes");
+    assert_eq!(copy.snapshot_grace, Duration::from_secs(3600));
+
+    let copy = valid(MINIMAL, &[]).copy;
+    assert_eq!(copy.max_bytes_per_second.or(copy.maintenance_work_mem), None);
+    assert_eq!(copy.max_retained_wal, None);
+    assert_eq!(copy.snapshot_grace, Duration::from_secs(15 * 60));
+
+    for (key, bad, range) in [
+        ("max_bytes_per_second", "'63kB'", "64kB to 1TB"),
+        ("max_bytes_per_second", "65535", "64kB to 1TB"),
+        ("max_bytes_per_second", "-1", "64kB to 1TB"),
+        ("max_bytes_per_second", "'50'", "64kB to 1TB"),
+        ("max_bytes_per_second", "'50MB/s'", "64kB to 1TB"),
+        ("max_bytes_per_second", "1.5", "64kB to 1TB"),
+        ("maintenance_work_mem", "'512kB'", "1MB to 2147483647kB"),
+        ("maintenance_work_mem", "'2TB'", "1MB to 2147483647kB"),
+        ("max_retained_wal", "'8MB'", "16MB to 1024TB"),
+        ("max_retained_wal", "'all of it'", "16MB to 1024TB"),
+    ] {
+        check_added(
+            &format!("[migrations.orders.copy]\n{key} = {bad}"),
+            &[&format!(
+                "migrations.orders.copy.{key}: a size from {range} is expected (write a whole number with its unit: \"64kB\", \"512MB\", \"100GB\")"
+            )],
+        );
+    }
+    for bad in ["59s", "25h"] {
+        check_added(
+            &format!("[migrations.orders.copy]\nsnapshot_grace = '{bad}'"),
+            &["migrations.orders.copy.snapshot_grace: a duration from 1m to 24h is expected"],
+        );
+    }
+}
+
+#[test]
 fn what_is_not_built_yet_is_refused_by_name() {
     check_added(
         "[migrations.orders.copy]\nmethod = 'pglogical'\n[migrations.orders.schema]\nmode = 'existing'\n[migrations.orders.fence]\nmethod = 'no_login'\n[migrations.orders.cutover]\nrequire_verification = true\n[server]\ninsecure = true\ntls = { cert_file = 'x' }\n[[server.tokens]]\nname = 'ops'",

@@ -25,6 +25,7 @@ pub(super) fn policy() -> PreflightPolicy {
         scope: ScopeRules::default(),
         fence_roles: None,
         fence_exclusions: Vec::new(),
+        max_retained_wal: None,
         progress: Progress::default(),
     }
 }
@@ -60,6 +61,7 @@ fn node(database_oid: u32, started_at: &str) -> NodeFacts {
         ("shared_preload_libraries", "pg_stat_statements,pglogical"),
         ("max_replication_slots", "10"),
         ("max_wal_senders", "10"),
+        ("max_slot_wal_keep_size", "102400"),
         ("max_worker_processes", "8"),
         ("pglogical.conflict_resolution", "apply_remote"),
     ];
