@@ -86,8 +86,8 @@ impl Bench {
         }
         let source = servers::start(Side::Source, arguments.jobs_or_cores());
         let versions = arguments.tools.iter().map(|tool| Ok((*tool, tool.version(&source)?)));
-        let report = Report::on(versions.collect::<Result<Vec<_>, String>>()?);
-        reference::load(&source, &arguments);
+        let mut report = Report::on(versions.collect::<Result<Vec<_>, String>>()?);
+        report.set = reference::load(&source, &arguments);
         let expected = Expected::of(&source);
         Ok(Self { arguments, source, expected, report })
     }
@@ -153,7 +153,7 @@ impl Bench {
                 panic::resume_unwind(panic);
             }
             let words = panic.downcast_ref::<String>().cloned();
-            Err(words.unwrap_or_else(|| "it failed, see above".to_owned()))
+            Err(words.map_or("it failed, see above".to_owned(), |words| words.trim().to_owned()))
         });
         servers::cleanse(&self.source)?;
         Ok(outcome)
@@ -175,7 +175,7 @@ impl Bench {
         if crossing.is_some() && self.arguments.writes_per_second > 0 {
             self.expected = Expected::of(source);
         }
-        self.expected.check(destination)?;
+        self.expected.check(&Expected::of(destination))?;
         Ok(Ran { seconds, figures: crossing.map(Crossing::take_down) })
     }
 }

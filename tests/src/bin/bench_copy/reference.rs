@@ -17,8 +17,8 @@ pub(crate) struct Expected {
     indexes: BTreeMap<String, String>,
 }
 
-/// Fills the source.
-pub(crate) fn load(source: &Cluster, arguments: &Arguments) {
+/// Fills the source, and says how much there is now.
+pub(crate) fn load(source: &Cluster, arguments: &Arguments) -> String {
     let (scale, docs) = (arguments.scale, arguments.docs);
     say!("pgbench at scale {scale}, without foreign keys");
     let mut pgbench = source.program("pgbench");
@@ -39,6 +39,7 @@ pub(crate) fn load(source: &Cluster, arguments: &Arguments) {
     session.run("CHECKPOINT");
     let size = session.value(SIZES).unwrap_or_default();
     say!("the reference set has {size}");
+    size
 }
 
 impl Expected {
@@ -53,9 +54,8 @@ impl Expected {
         Self { rows: rows.collect(), indexes: pairs(&session, VALID_INDEXES) }
     }
 
-    /// How a destination differs from this; the error lists it.
-    pub(crate) fn check(&self, destination: &Cluster) -> Result<(), String> {
-        let arrived = Self::of(destination);
+    /// How what has arrived differs from this; the error lists it.
+    pub(crate) fn check(&self, arrived: &Self) -> Result<(), String> {
         let mut wrong = Vec::new();
         for (table, rows) in &self.rows {
             match arrived.rows.get(table) {
@@ -133,3 +133,29 @@ SELECT i.indexrelid::regclass::text,
            || CASE WHEN i.indisprimary THEN ' as the primary key' ELSE '' END
   FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
  WHERE c.relnamespace = 'public'::regnamespace AND i.indisvalid AND i.indisready";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expected(rows: i64, index: &str) -> Expected {
+        Expected {
+            rows: [("docs".to_owned(), rows)].into(),
+            indexes: [(index.to_owned(), "CREATE INDEX".to_owned())].into(),
+        }
+    }
+
+    #[test]
+    fn a_row_or_an_index_that_is_missing_is_told() {
+        let whole = expected(7, "docs_pkey");
+        assert_eq!(whole.check(&expected(7, "docs_pkey")), Ok(()));
+        for (arrived, word) in [
+            (expected(6, "docs_pkey"), "6 rows instead of 7"),
+            (expected(7, "another"), "docs_pkey is missing or not valid"),
+            (Expected::default(), "docs is missing"),
+        ] {
+            let told = whole.check(&arrived).unwrap_err();
+            assert!(told.contains(word), "{told}");
+        }
+    }
+}

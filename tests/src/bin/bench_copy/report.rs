@@ -1,6 +1,7 @@
 //! What was measured, as the table that a person reads.
 
 use std::fmt::Write as _;
+use std::thread;
 
 use crate::ferry::Figures;
 use crate::tools::Tool;
@@ -8,6 +9,8 @@ use crate::tools::Tool;
 /// The figures of all rounds.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
+    /// What was carried, in words.
+    pub(crate) set: String,
     tools: Vec<Measured>,
     steps: Vec<(String, Vec<f64>)>,
     peak_rss_kib: u64,
@@ -106,8 +109,11 @@ impl Report {
 
     /// The whole of it.
     pub(crate) fn text(&self) -> String {
-        let mut text = format!(
-            "{:<10} {:<18} {:>4} {:>9} {:>9} {:>9} {:>9}\n",
+        let cores = thread::available_parallelism().map_or(0, usize::from);
+        let mut text = format!("{}, {cores} cores\n\n", self.set);
+        let _ = writeln!(
+            text,
+            "{:<10} {:<18} {:>4} {:>9} {:>9} {:>9} {:>9}",
             "tool", "version", "runs", "median s", "min s", "max s", "ratio"
         );
         let reference = self
@@ -192,7 +198,7 @@ mod tests {
         report.add(Tool::PgDump, 25.0);
         assert!(report.is_good());
         let text = report.text();
-        assert!(text.lines().nth(2).is_some_and(|line| line.ends_with("2.50")), "{text}");
+        assert!(text.lines().nth(4).is_some_and(|line| line.ends_with("2.50")), "{text}");
         report.add_failure(Tool::PgDump);
         assert!(!report.is_good());
         assert!(report.text().contains("1 FAILED"));

@@ -185,5 +185,5 @@ SELECT format('%s, %s not ready',
 
 const NATIVE_STATE: &str = "
 SELECT CASE WHEN count(*) > 0 AND bool_and(srsubstate = 'r') THEN 'ready'
-            ELSE coalesce(string_agg(srrelid::regclass || ' ' || srsubstate, ', '), 'no tables') END
+            ELSE coalesce(string_agg(format('%s %s', srrelid::regclass, srsubstate), ', '), 'no tables') END
   FROM pg_subscription_rel";
