@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use pgferry_plan::pieces::{self, BlockRange};
 use pgferry_plan::scope::TableView;
@@ -21,9 +20,6 @@ use crate::quote::table;
 use crate::scope::{Sizes, tables_in_scope};
 use crate::statements::Guard;
 
-/// How long the snapshot outlives a daemon that is gone.
-const SNAPSHOT_GRACE: Duration = Duration::from_secs(15 * 60);
-
 /// Servers from this version on read a range of blocks without reading the table.
 const READS_RANGES: i32 = 140_000;
 
@@ -31,12 +27,13 @@ impl PgCluster {
     pub(super) async fn take_snapshot(&self, cancel: CancellationToken) -> Result<(), Blocker> {
         let node = self.node(Side::Source);
         let (migration, leadership) = (&self.config.name, node.application_name());
-        HeldSnapshot::take(node.connector(), migration, &leadership, SNAPSHOT_GRACE, &cancel)
-            .await
-            .map_err(|error| {
+        let grace = self.config.copy.snapshot_grace;
+        HeldSnapshot::take(node.connector(), migration, &leadership, grace, &cancel).await.map_err(
+            |error| {
                 let message = scrub(&format!("the source: {error}"));
                 Blocker::new(error.code(), message, error.hint())
-            })
+            },
+        )
     }
 
     /// Copies what is missing under the snapshot of `lsn`.
@@ -177,16 +174,19 @@ impl PgCluster {
         let on_destination =
             destination.client().await.map_err(|error| look_blocker(destination, &error))?;
         copy::plan_indexes(&on_source, &on_destination, &mut tables).await.map_err(copy_blocker)?;
-        let maintenance_work_mem = memory_for_indexes(&on_destination, jobs)
-            .await
-            .map_err(|error| look_blocker(destination, &error.into()))?;
+        let maintenance_work_mem = match self.config.copy.maintenance_work_mem {
+            Some(bytes) => bytes,
+            None => memory_for_indexes(&on_destination, jobs)
+                .await
+                .map_err(|error| look_blocker(destination, &error.into()))?,
+        };
         Ok(CopyPlan {
             snapshot,
             tables,
             jobs,
             origin,
             epoch,
-            max_bytes_per_second: None,
+            max_bytes_per_second: self.config.copy.max_bytes_per_second,
             maintenance_work_mem,
         })
     }
