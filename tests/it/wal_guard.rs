@@ -13,8 +13,9 @@ const SOON: Duration = Duration::from_secs(60);
 /// A table that the copy must write, and cannot while this is held.
 const HOLD: &str = "BEGIN; LOCK TABLE bank.balances IN EXCLUSIVE MODE";
 
-/// Snapshots that the copy has taken, by their slots' sessions on the source.
-const SNAPSHOTS: &str = "SELECT count(*) FROM pg_replication_slots WHERE temporary";
+/// Snapshots of the copy that are held on the source.
+const SNAPSHOTS: &str = "SELECT count(*) FROM pg_stat_activity
+    WHERE application_name LIKE 'pgferry-snapshot/%'";
 
 /// Rows of the application's tables that have come over.
 const COPIED: &str = "SELECT count(*) FROM bank.balances";
