@@ -11,3 +11,4 @@ mod harness;
 mod privileges;
 mod schema;
 mod settled;
+mod visible;
