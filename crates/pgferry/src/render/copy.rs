@@ -16,8 +16,8 @@ const BARS: usize = 8;
 /// A bar and what stands behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bar {
-    pub(crate) position: u64,
-    pub(crate) length: u64,
+    /// In whole hundredths; a hundred only when every row has arrived.
+    pub(crate) percent: u64,
     pub(crate) text: String,
 }
 
@@ -81,19 +81,18 @@ fn listing<'a>(tables: impl Iterator<Item = &'a CopyTable>) -> String {
 
 /// The bar of the whole copy.
 pub(crate) fn total_bar(report: &CopyReport) -> Bar {
-    let sent = report.bytes.unwrap_or_default();
+    let percent = if rows_have_arrived(report) {
+        100
+    } else {
+        share(report.bytes.unwrap_or_default(), report.bytes_expected.unwrap_or_default())
+    };
     let mut parts = vec![if rows_have_arrived(report) {
         format!("every row is there, {}", units::bytes(report.bytes))
     } else {
         format!("{} of {}", units::bytes(report.bytes), units::bytes(report.bytes_expected))
     }];
     parts.extend(ahead(report));
-    Bar {
-        position: sent,
-        // Not zero, which would be a full bar.
-        length: report.bytes_expected.unwrap_or_default().max(sent).max(1),
-        text: parts.join(" · "),
-    }
+    Bar { percent, text: parts.join(" · ") }
 }
 
 /// A bar for each table at work, and how many more there are.
@@ -123,11 +122,7 @@ fn table_bar(table: &CopyTable) -> Bar {
             }
         }
     }
-    Bar {
-        position: table.bytes,
-        length: table.bytes_expected.max(table.bytes).max(1),
-        text: text.replace('\n', " "),
-    }
+    Bar { percent: percent(table), text: text.replace('\n', " ") }
 }
 
 /// Speed, time left and indexes, as far as there are any.
@@ -171,14 +166,17 @@ fn works(table: &CopyTable) -> bool {
     }
 }
 
+/// In whole hundredths. What is expected is an estimate: what is on its way is never all.
+fn share(sent: u64, expected: u64) -> u64 {
+    let part = u128::from(sent) * 100 / u128::from(expected.max(1));
+    u64::try_from(part).unwrap_or(99).min(99)
+}
+
 /// In whole hundredths; a hundred only when every row has arrived.
 fn percent(table: &CopyTable) -> u64 {
     match table.state {
         CopyState::Waiting => 0,
-        CopyState::Copying => {
-            let expected = u128::from(table.bytes_expected.max(1));
-            u64::try_from(u128::from(table.bytes) * 100 / expected).unwrap_or(99).min(99)
-        }
+        CopyState::Copying => share(table.bytes, table.bytes_expected),
         CopyState::Indexing | CopyState::Done => 100,
     }
 }
@@ -256,7 +254,10 @@ mod tests {
     fn the_total_is_a_bar_that_does_not_end_before_its_copy() {
         let mut report = sample::copy_report();
         let bar = total_bar(&report);
-        assert_eq!((bar.position, bar.length), (210_000, 901_120));
+        assert_eq!(bar.percent, 23);
+        report.bytes = report.bytes_expected;
+        assert_eq!(total_bar(&report).percent, 99);
+        report.bytes = Some(210_000);
         assert_eq!(
             bar.text,
             "205.1 KiB of 880.0 KiB · 500.0 KiB/s · 10,000 rows/s · 1.4 s left · 7 of 40 indexes"
@@ -264,19 +265,19 @@ mod tests {
         report.tables_done = Some(11);
         (report.bytes_per_second, report.rows_per_second) = (None, None);
         report.seconds_left = None;
+        assert_eq!(total_bar(&report).percent, 100);
         assert_eq!(total_bar(&report).text, "every row is there, 205.1 KiB · 7 of 40 indexes");
         let empty = total_bar(&CopyReport::default());
-        assert_eq!((empty.position, empty.length, empty.text.as_str()), (0, 1, "? of ?"));
+        assert_eq!((empty.percent, empty.text.as_str()), (0, "? of ?"));
     }
 
     #[test]
     fn each_table_at_work_is_a_bar() {
         let (bars, more) = table_bars(&sample::copy_report());
         assert_eq!(more, 0);
-        assert_eq!((bars[0].position, bars[0].length), (44_032, 102_400));
+        assert_eq!((bars[0].percent, bars[1].percent), (43, 100));
         assert_eq!(bars[0].text, "public.orders · 43.0 KiB of 100.0 KiB, 1,000 rows, 1.0 s left");
         assert_eq!(bars[1].text, "public.items · 1 of 3 indexes are there");
-        assert_eq!(bars[1].position, bars[1].length);
         let mut many = sample::copy_report();
         many.tables = vec![many.tables[0].clone(); 11];
         assert_eq!((table_bars(&many).0.len(), table_bars(&many).1), (8, 3));

@@ -85,10 +85,12 @@ impl LiveCopy {
 
     /// The sums, in the form of the migration's document.
     pub(super) fn sums(&self) -> Option<api::Copy> {
-        match &self.shown().stage {
+        let shown = self.shown();
+        match &shown.stage {
             Stage::Unknown => None,
             Stage::Running(begun) => {
-                Some(report::sums(begun, &self.progress.totals(), since(begun)))
+                let expected = shown.pace.bytes_expected();
+                Some(report::sums(begun, &self.progress.totals(), expected, since(begun)))
             }
             Stage::Arrived { sums, .. } => Some(*sums),
         }
@@ -137,7 +139,9 @@ impl CopyFigures for LiveCopy {
             shown.pace.sample(now, &totals, &tables);
         }
         let sums = match &shown.stage {
-            Stage::Running(begun) => report::sums(begun, &totals, since(begun)),
+            Stage::Running(begun) => {
+                report::sums(begun, &totals, shown.pace.bytes_expected(), since(begun))
+            }
             Stage::Arrived { sums, .. } => *sums,
             Stage::Unknown => return api::CopyReport::default(),
         };

@@ -13,6 +13,9 @@ const COPY: &str = "  {bar:40} {percent:>3} %  {wide_msg}";
 const TABLE: &str = "  {bar:40.dim} {percent:>3} %  {wide_msg}";
 const MORE: &str = "  {wide_msg:.dim}";
 
+/// The length of each bar.
+const HUNDREDTHS: u64 = 100;
+
 /// Everything that is drawn.
 pub(super) struct Bars {
     all: MultiProgress,
@@ -57,7 +60,7 @@ impl Bars {
         }
         while self.tables.len() < bars.len() {
             let above = self.tables.last().unwrap_or(copy);
-            let bar = self.all.insert_after(above, ProgressBar::new(0));
+            let bar = self.all.insert_after(above, ProgressBar::new(HUNDREDTHS));
             bar.set_style(style(TABLE));
             self.tables.push(bar);
         }
@@ -69,7 +72,6 @@ impl Bars {
         } else {
             let line = self.more.get_or_insert_with(|| added(&self.all, MORE));
             line.set_message(format!("and {more} more (pgferry status --tables)"));
-            line.tick();
         }
     }
 
@@ -88,16 +90,14 @@ impl Bars {
 }
 
 fn added(all: &MultiProgress, template: &str) -> ProgressBar {
-    let bar = all.add(ProgressBar::new(0));
+    let bar = all.add(ProgressBar::new(HUNDREDTHS));
     bar.set_style(style(template));
     bar
 }
 
 fn draw(bar: &ProgressBar, shown: &Bar) {
-    bar.set_length(shown.length);
-    bar.set_position(shown.position);
+    bar.set_position(shown.percent);
     bar.set_message(shown.text.clone());
-    bar.tick();
 }
 
 fn remove(all: &MultiProgress, bar: Option<ProgressBar>) {
@@ -134,7 +134,7 @@ mod tests {
         bars.show(&sample::copying(), Some(&report));
         assert_eq!(drawn(&bars), (true, 2, false));
         assert!(bars.tables[0].message().starts_with("public.orders · 43.0 KiB"));
-        assert_eq!(bars.tables[0].length(), Some(102_400));
+        assert_eq!(bars.tables[0].position(), 43);
         report.tables = vec![report.tables[1].clone(); 9];
         bars.show(&sample::copying(), Some(&report));
         assert_eq!(drawn(&bars), (true, 8, true));

@@ -3,22 +3,42 @@
 //! Files hold page headers, dead rows and room to grow, and large values compressed: COPY's form of
 //! a table may be half of its files or three times as much. What was read so far tells which.
 
+use pgferry_postgres::copy::{CopyTotals, TableProgress, TableState};
+
 /// From here on what was read stands for the rest, however large the table is.
 const ENOUGH_READ: u64 = 64 << 20;
 
 /// Before that, this part of the files.
 const ENOUGH_PART: u64 = 20;
 
+/// Bytes that come to be sent of all tables. Each is judged by itself as far as that goes: a table
+/// of large compressed values that is through says little about the others.
+pub(super) fn all(tables: &[TableProgress], totals: &CopyTotals) -> u64 {
+    tables.iter().fold(0, |sum, one| sum.saturating_add(table(one, totals)))
+}
+
+/// Bytes that come to be sent of one table; one of which nothing was read is judged by all others.
+pub(super) fn table(table: &TableProgress, totals: &CopyTotals) -> u64 {
+    let size = table.size_bytes;
+    match table.state {
+        TableState::Waiting => {
+            expected_like(size, totals.bytes, totals.size_bytes, totals.read_bytes)
+        }
+        TableState::Copying => expected(table.bytes, size, table.read_bytes),
+        TableState::Indexing | TableState::Done => table.bytes,
+    }
+}
+
 /// Bytes that come to be sent in all, when `bytes` were sent for `read` of `size` bytes of files.
 /// Never below `bytes`; the size of the files until enough was read to know better.
-pub(super) fn expected(bytes: u64, size: u64, read: u64) -> u64 {
+fn expected(bytes: u64, size: u64, read: u64) -> u64 {
     let all = if is_enough(size, read) { scaled(size, bytes, read) } else { size };
     all.max(bytes)
 }
 
 /// The same for files of which nothing was read, judged by others of which `bytes` were sent for
 /// `read` of `size`.
-pub(super) fn expected_like(files: u64, bytes: u64, size: u64, read: u64) -> u64 {
+fn expected_like(files: u64, bytes: u64, size: u64, read: u64) -> u64 {
     if is_enough(size, read) { scaled(files, bytes, read) } else { files }
 }
 
@@ -62,6 +82,32 @@ mod tests {
     #[test]
     fn at_the_end_it_is_what_was_sent() {
         assert_eq!(expected(640, 1000, 1000), 640);
+    }
+
+    fn one(state: TableState, size_bytes: u64, read_bytes: u64, bytes: u64) -> TableProgress {
+        TableProgress {
+            name: pgferry_plan::TableName::new("public", "orders"),
+            state,
+            rows: 0,
+            bytes,
+            size_bytes,
+            read_bytes,
+            indexes: 0,
+            indexes_done: 0,
+        }
+    }
+
+    #[test]
+    fn a_compressed_table_that_is_through_does_not_swell_the_others() {
+        let tables =
+            [one(TableState::Done, 100, 100, 5000), one(TableState::Copying, 10_000, 1000, 900)];
+        let totals = CopyTotals {
+            bytes: 5900,
+            size_bytes: 10_100,
+            read_bytes: 1100,
+            ..CopyTotals::default()
+        };
+        assert_eq!(all(&tables, &totals), 5000 + 9000);
     }
 
     #[test]

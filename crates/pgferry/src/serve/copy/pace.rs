@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use pgferry_plan::TableName;
 use pgferry_postgres::copy::{CopyTotals, TableProgress, TableState};
 
+use super::estimate;
+
 /// Between two samples; under it a speed says nothing.
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -22,6 +24,7 @@ pub(super) struct Pace {
     /// Tables whose rows are on their way: since when they are seen so, and what was read then.
     copying: HashMap<TableName, (Instant, u64)>,
     counts: Option<Counts>,
+    bytes_expected: Option<u64>,
     /// Seconds until the last of the tables that are being copied is through: a large one may be
     /// left for a single worker when the others have nothing to do.
     longest: Option<f64>,
@@ -84,6 +87,7 @@ impl Pace {
             self.copying.insert(table.name.clone(), known.unwrap_or((at, table.read_bytes)));
         }
         self.counts = Some(count(tables));
+        self.bytes_expected = Some(estimate::all(tables, totals));
         let left = tables.iter().filter_map(|table| self.table_seconds_left(at, table));
         self.longest = left.reduce(f64::max);
     }
@@ -91,6 +95,11 @@ impl Pace {
     /// Tables and indexes by their state, as last sampled.
     pub(super) fn counts(&self) -> Option<Counts> {
         self.counts
+    }
+
+    /// Bytes that come to be sent in all, by the last sample.
+    pub(super) fn bytes_expected(&self) -> Option<u64> {
+        self.bytes_expected
     }
 
     /// Speed, and time left. Nothing of it once every row has arrived: a speed that sinks towards

@@ -6,12 +6,18 @@ use pgferry_api as api;
 use pgferry_postgres::copy::{CopyTotals, TableProgress, TableState};
 
 use super::Begun;
-use super::estimate::{expected, expected_like};
+use super::estimate;
 use super::pace::Ahead;
 
 /// The sums of a copy that runs. Its counters are known from the moment on that a run of it has
-/// begun: until then nothing is said of rows, because zero would be a claim.
-pub(super) fn sums(begun: &Begun, totals: &CopyTotals, seconds: f64) -> api::Copy {
+/// begun: until then nothing is said of rows, because zero would be a claim. `bytes_expected` is the
+/// estimate over those counters.
+pub(super) fn sums(
+    begun: &Begun,
+    totals: &CopyTotals,
+    bytes_expected: Option<u64>,
+    seconds: f64,
+) -> api::Copy {
     let counted = totals.tables > 0;
     api::Copy {
         // The look apart from the copy also counts tables that an earlier run has copied.
@@ -20,7 +26,8 @@ pub(super) fn sums(begun: &Begun, totals: &CopyTotals, seconds: f64) -> api::Cop
         rows: counted.then_some(totals.rows),
         bytes: counted.then_some(totals.bytes),
         bytes_expected: if counted {
-            Some(expected(totals.bytes, totals.size_bytes, totals.read_bytes))
+            // The estimate is from a moment ago, and rows have been sent since.
+            bytes_expected.or(begun.size_bytes).max(Some(totals.bytes))
         } else {
             begun.size_bytes
         },
@@ -71,7 +78,7 @@ pub(super) fn tables(
         state: word(table.state),
         rows: table.rows,
         bytes: table.bytes,
-        bytes_expected: table_expected(&table, totals),
+        bytes_expected: estimate::table(&table, totals),
         indexes_total: u64::from(table.indexes),
         indexes_done: u64::from(table.indexes_done),
         seconds_left: seconds_left(&table),
@@ -79,17 +86,6 @@ pub(super) fn tables(
         table: table.name.name,
     };
     all.into_iter().map(shown).collect()
-}
-
-fn table_expected(table: &TableProgress, totals: &CopyTotals) -> u64 {
-    match table.state {
-        TableState::Waiting => {
-            expected_like(table.size_bytes, totals.bytes, totals.size_bytes, totals.read_bytes)
-                .max(table.bytes)
-        }
-        TableState::Copying => expected(table.bytes, table.size_bytes, table.read_bytes),
-        TableState::Indexing | TableState::Done => table.bytes,
-    }
 }
 
 fn turn(state: TableState) -> u8 {
@@ -150,7 +146,7 @@ mod tests {
 
     #[test]
     fn the_sums_come_from_the_counters() {
-        let shown = sums(&begun(), &totals(), 1.5);
+        let shown = sums(&begun(), &totals(), Some(4000), 1.5);
         let expected = api::Copy {
             tables_total: Some(11),
             tables_done: Some(3),
@@ -160,16 +156,18 @@ mod tests {
             seconds: Some(1.5),
         };
         assert_eq!(shown, expected);
+        let overtaken = sums(&begun(), &totals(), Some(399), 1.5);
+        assert_eq!(overtaken.bytes_expected, overtaken.bytes, "never below what was sent");
     }
 
     #[test]
     fn until_a_run_has_begun_nothing_is_counted() {
-        let shown = sums(&begun(), &CopyTotals::default(), 0.1);
+        let shown = sums(&begun(), &CopyTotals::default(), None, 0.1);
         assert_eq!((shown.tables_total, shown.bytes_expected), (Some(11), Some(9000)));
         assert_eq!((shown.tables_done, shown.rows, shown.bytes), (None, None, None));
         let unseen = Begun { tables: None, size_bytes: None, ..begun() };
-        assert_eq!(sums(&unseen, &CopyTotals::default(), 0.1).tables_total, None);
-        assert_eq!(sums(&unseen, &totals(), 0.1).tables_total, Some(11));
+        assert_eq!(sums(&unseen, &CopyTotals::default(), None, 0.1).tables_total, None);
+        assert_eq!(sums(&unseen, &totals(), None, 0.1).tables_total, Some(11));
     }
 
     #[test]
@@ -179,13 +177,13 @@ mod tests {
             bytes_per_second: Some(40.0),
             seconds_left: Some(90.0),
         };
-        let report = live(&sums(&begun(), &totals(), 1.5), &totals(), ahead);
+        let report = live(&sums(&begun(), &totals(), Some(4000), 1.5), &totals(), ahead);
         assert_eq!((report.rows, report.bytes_expected), (Some(40), Some(4000)));
         assert_eq!((report.indexes_total, report.indexes_done), (Some(5), Some(1)));
         assert_eq!((report.bytes_per_second, report.seconds_left), (Some(40.0), Some(90.0)));
         assert_eq!(report.seconds, Some(1.5));
         let unknown = CopyTotals::default();
-        let report = live(&sums(&begun(), &unknown, 1.5), &unknown, Ahead::default());
+        let report = live(&sums(&begun(), &unknown, None, 1.5), &unknown, Ahead::default());
         assert_eq!(report.indexes_total, None);
     }
 

@@ -110,14 +110,15 @@ impl Daemon {
         }
     }
 
-    /// How far the copy is, by the journal. A daemon that does not lead carries out no copy, and its
-    /// counters are of no worth.
+    /// How far the copy is, by the journal. A daemon that does not lead carries out no copy, and
+    /// neither does one whose migration was abandoned on the way: their counters are of no worth.
     fn copy_stage(&self, facts: &Facts) -> Stage {
         if let Some(sums) = view::copied(facts) {
             return Stage::Arrived { sums, indexing: facts.phase() == Phase::Copying };
         }
         let (tables, size_bytes) = self.shown.copy_expected.unzip();
-        match facts.copy_began_at.filter(|_| self.notes.leader) {
+        let runs = self.notes.leader && facts.phase() == Phase::Copying;
+        match facts.copy_began_at.filter(|_| runs) {
             Some(at) => Stage::Running(Begun { at, tables, size_bytes: size_bytes.flatten() }),
             None => Stage::Unknown,
         }
