@@ -16,7 +16,7 @@ const BARS: usize = 8;
 /// A bar and what stands behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bar {
-    /// In whole hundredths; a hundred only when every row has arrived.
+    /// In whole hundredths; a hundred only when all of it is there.
     pub(crate) percent: u64,
     pub(crate) text: String,
 }
@@ -104,10 +104,13 @@ pub(crate) fn table_bars(report: &CopyReport) -> (Vec<Bar>, usize) {
 
 fn table_bar(table: &CopyTable) -> Bar {
     let mut text = name(table);
+    let mut percent = percent(table);
     match table.state {
         CopyState::Indexing => {
-            let _ = write!(text, " · {}", indexes(table).unwrap_or_default());
-            text.push_str(" indexes are there");
+            // Its rows are through: from here on the bar is that of its indexes.
+            percent = share(table.indexes_done, table.indexes_total);
+            let built = indexes(table).unwrap_or_default();
+            let _ = write!(text, " · building indexes, {built} are there");
         }
         CopyState::Waiting | CopyState::Copying | CopyState::Done => {
             let _ = write!(
@@ -122,7 +125,7 @@ fn table_bar(table: &CopyTable) -> Bar {
             }
         }
     }
-    Bar { percent: percent(table), text: text.replace('\n', " ") }
+    Bar { percent, text: text.replace('\n', " ") }
 }
 
 /// Speed, time left and indexes, as far as there are any.
@@ -275,9 +278,9 @@ mod tests {
     fn each_table_at_work_is_a_bar() {
         let (bars, more) = table_bars(&sample::copy_report());
         assert_eq!(more, 0);
-        assert_eq!((bars[0].percent, bars[1].percent), (43, 100));
+        assert_eq!((bars[0].percent, bars[1].percent), (43, 33));
         assert_eq!(bars[0].text, "public.orders · 43.0 KiB of 100.0 KiB, 1,000 rows, 1.0 s left");
-        assert_eq!(bars[1].text, "public.items · 1 of 3 indexes are there");
+        assert_eq!(bars[1].text, "public.items · building indexes, 1 of 3 are there");
         let mut many = sample::copy_report();
         many.tables = vec![many.tables[0].clone(); 11];
         assert_eq!((table_bars(&many).0.len(), table_bars(&many).1), (8, 3));

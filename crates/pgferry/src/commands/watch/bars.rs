@@ -141,7 +141,7 @@ mod tests {
         report.tables.truncate(1);
         bars.show(&sample::copying(), Some(&report));
         assert_eq!(drawn(&bars), (true, 1, false));
-        assert!(bars.tables[0].message().starts_with("public.items · 1 of 3 indexes"));
+        assert!(bars.tables[0].message().starts_with("public.items · building indexes"));
         bars.show(&sample::ready(), None);
         assert_eq!(drawn(&bars), (false, 0, false));
     }
