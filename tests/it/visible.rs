@@ -9,12 +9,13 @@ use crate::settled::{SOON, order_and_die};
 
 const COPY: &str = "/v1/migrations/shop/copy";
 
-/// A table's rows and its line in `pgferry.copied` are one transaction: while nobody may write
-/// there, tables stay on their way with all of their rows sent.
+/// Rows and their line in `pgferry.copied` are one transaction: while no line can be given its
+/// figures, tables stay on their way with rows sent and not committed.
 const HOLD_COMMITS: &str = "
     CREATE FUNCTION pgferry.hold() RETURNS trigger LANGUAGE plpgsql AS
         'BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN NEW; END';
-    CREATE TRIGGER hold BEFORE INSERT ON pgferry.copied FOR EACH ROW EXECUTE FUNCTION pgferry.hold();
+    CREATE TRIGGER hold BEFORE INSERT OR UPDATE ON pgferry.copied FOR EACH ROW
+        WHEN (NEW.row_count > 0) EXECUTE FUNCTION pgferry.hold();
     ALTER TABLE pgferry.copied ENABLE ALWAYS TRIGGER hold;
     SELECT pg_advisory_lock(7)";
 
@@ -54,7 +55,7 @@ fn while_it_runs(daemon: &Daemon) {
     let report = eventually("rows on their way and a speed", SOON, || {
         let report = daemon.try_get(COPY)?.body;
         let accounts = find(&report, "pgbench_accounts");
-        let sent = accounts.is_some_and(|table| table["rows"] == 100_000);
+        let sent = accounts.is_some_and(|table| table["rows"].as_u64() > Some(0));
         if sent && report["bytes_per_second"].is_number() {
             Ok(report)
         } else {
@@ -65,7 +66,7 @@ fn while_it_runs(daemon: &Daemon) {
     let tables = report["tables"].as_array().unwrap();
     assert_eq!(figure("tables_total"), tables.len() as u64);
     assert!(figure("tables_done") < figure("tables_total"), "{report}");
-    assert!(figure("rows") >= 100_000, "{report}");
+    assert!(figure("rows") > 0, "{report}");
     assert!(figure("bytes_expected") >= figure("bytes"), "{report}");
     assert!(report["seconds"].as_f64().unwrap() > 0.0);
     assert!(report["rows_per_second"].is_number());
