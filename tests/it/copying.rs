@@ -7,7 +7,8 @@ use std::time::Duration;
 use pgferry_plan::Side;
 use pgferry_tests::config::migration;
 use pgferry_tests::{
-    ConfigFile, DATABASE, Daemon, Ledger, Pair, Session, Shutdown, content, eventually,
+    ConfigFile, DATABASE, Daemon, Ledger, LedgerOptions, Pair, Session, Shutdown, content,
+    eventually,
 };
 use serde_json::Value;
 
@@ -48,6 +49,11 @@ fn loaded() -> Pair {
     let pair = Pair::with_bank();
     pair.load(TABLES);
     pair
+}
+
+/// A few writers: the tests' servers share a machine, and the stream has to catch up with them.
+fn writers(pair: &Pair) -> Ledger {
+    Ledger::start(pair, LedgerOptions { writers: 2, pause: Duration::from_millis(20) })
 }
 
 fn config(pair: &Pair) -> ConfigFile {
@@ -116,7 +122,7 @@ fn wait_for_condition(daemon: &Daemon, code: &str) -> Value {
 #[test]
 fn killed_fifty_times_it_arrives_and_every_row_once() {
     let pair = loaded();
-    let ledger = Ledger::over(&pair);
+    let ledger = writers(&pair);
     let mut daemon =
         Daemon::start(&config(&pair).with(&migration("copy.max_bytes_per_second"), "4MB"));
     start(&daemon);
@@ -146,7 +152,7 @@ fn killed_fifty_times_it_arrives_and_every_row_once() {
 #[test]
 fn under_load_nothing_conflicts_and_nothing_comes_back() {
     let pair = loaded();
-    let ledger = Ledger::over(&pair);
+    let ledger = writers(&pair);
     let daemon = Daemon::start(&slowly(&pair));
     // A transaction that began before the snapshot and ends after it.
     let long = pair.app_on(Side::Source).unwrap();
@@ -169,7 +175,7 @@ fn under_load_nothing_conflicts_and_nothing_comes_back() {
 #[test]
 fn a_truncated_table_travels_with_the_stream() {
     let pair = loaded();
-    let ledger = Ledger::over(&pair);
+    let ledger = writers(&pair);
     let daemon = Daemon::start(&slowly(&pair));
     start(&daemon);
     wait_until_copying(&daemon);
@@ -186,7 +192,7 @@ fn a_truncated_table_travels_with_the_stream() {
 #[test]
 fn a_table_that_is_rewritten_is_told_and_copied_from_a_new_snapshot() {
     let pair = loaded();
-    let ledger = Ledger::over(&pair);
+    let ledger = writers(&pair);
     let daemon = Daemon::start(&slowly(&pair));
     start(&daemon);
     wait_until_copying(&daemon);
@@ -218,7 +224,7 @@ fn a_table_dropped_meanwhile_does_not_hold_the_others_up() {
 #[test]
 fn broken_connections_cost_a_piece_and_no_more() {
     let pair = loaded();
-    let ledger = Ledger::over(&pair);
+    let ledger = writers(&pair);
     let daemon = Daemon::start(&slowly(&pair));
     start(&daemon);
     for side in [Side::Source, Side::Destination, Side::Source] {
@@ -238,7 +244,7 @@ fn broken_connections_cost_a_piece_and_no_more() {
 #[test]
 fn a_destination_that_crashes_loses_no_piece_that_counts() {
     let mut pair = loaded();
-    let ledger = Ledger::over(&pair);
+    let ledger = writers(&pair);
     let daemon = Daemon::start(&slowly(&pair));
     start(&daemon);
     wait_until_copying(&daemon);
@@ -253,7 +259,7 @@ fn a_source_that_restarts_takes_its_snapshot_along() {
     start(&daemon);
     wait_until_copying(&daemon);
     pair.source.restart(Shutdown::Immediate);
-    let ledger = Ledger::over(&pair);
+    let ledger = writers(&pair);
     daemon.wait_until("ready, with a new snapshot", |migration| {
         if migration["condition"]["kind"] == "blocked" {
             let _ = daemon.order("resume");
@@ -290,7 +296,7 @@ fn start_and_hold(pair: &Pair, daemon: &Daemon) -> Session {
 #[test]
 fn rows_that_the_destination_refuses_are_told_and_resume_goes_on() {
     let pair = loaded();
-    let ledger = Ledger::over(&pair);
+    let ledger = writers(&pair);
     let daemon = Daemon::start(&config(&pair));
     let holder = start_and_hold(&pair, &daemon);
     for (state, code) in
@@ -322,7 +328,7 @@ fn an_index_that_cannot_be_built_is_told_and_resume_goes_on() {
          CREATE UNIQUE INDEX large_same ON public.large (public.same(id::int));
          CREATE UNIQUE INDEX medium_same ON public.medium (public.same(id))",
     );
-    let ledger = Ledger::over(&pair);
+    let ledger = writers(&pair);
     let daemon = Daemon::start(&config(&pair));
     let holder = start_and_hold(&pair, &daemon);
     let function = |body: &str| {

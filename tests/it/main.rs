@@ -12,4 +12,5 @@ mod harness;
 mod privileges;
 mod schema;
 mod settled;
+mod visible;
 mod wal_guard;

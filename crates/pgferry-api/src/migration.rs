@@ -94,7 +94,8 @@ pub struct Copy {
     pub rows: Option<u64>,
     /// Bytes sent so far.
     pub bytes: Option<u64>,
-    /// Bytes expected in all, by the size of the tables: an estimate.
+    /// Bytes expected in all, in the form of `bytes`: an estimate by the size of the tables and by
+    /// what was read of them so far. Never below `bytes`.
     pub bytes_expected: Option<u64>,
     /// How long the copying took, or has taken so far.
     pub seconds: Option<f64>,

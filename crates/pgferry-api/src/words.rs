@@ -125,6 +125,20 @@ words! {
 }
 
 words! {
+    /// What is done with a table of the copy at the moment.
+    CopyState {
+        /// None of its rows has been sent.
+        Waiting = "waiting",
+        /// Its rows are on their way.
+        Copying = "copying",
+        /// Its rows have arrived; its indexes are being built, or wait to be.
+        Indexing = "indexing",
+        /// Rows and indexes are there.
+        Done = "done",
+    }
+}
+
+words! {
     /// How an operation stands.
     OperationState {
         /// Not ended yet.

@@ -123,6 +123,25 @@ impl MigrationMetrics {
         set(&self.all.copy_expected_bytes, &[&self.migration], bytes.map(as_gauge));
     }
 
+    /// How many tables of the copy are in each state; `None` takes the series away.
+    pub fn set_copy_tables(&self, states: &[(&str, Option<u64>)]) {
+        for (state, tables) in states {
+            set(&self.all.copy_tables, &[&self.migration, state], tables.map(as_gauge));
+        }
+    }
+
+    /// How many indexes of the copy are in each state; `None` takes the series away.
+    pub fn set_copy_indexes(&self, states: &[(&str, Option<u64>)]) {
+        for (state, indexes) in states {
+            set(&self.all.copy_indexes, &[&self.migration, state], indexes.map(as_gauge));
+        }
+    }
+
+    /// Seconds until the copy's last row has arrived; `None` while that is not known.
+    pub fn set_copy_seconds_left(&self, seconds: Option<f64>) {
+        set(&self.all.copy_seconds_left, &[&self.migration], seconds);
+    }
+
     /// A step of the plan ended, after `took`.
     pub fn observe_step(&self, step: &str, took: Duration) {
         let histogram =
@@ -183,8 +202,8 @@ fn advance<P: Atomic<T = u64>>(counter: &GenericCounter<P>, total: u64) {
     counter.inc_by(total - counter.get());
 }
 
-fn as_gauge(bytes: u64) -> i64 {
-    i64::try_from(bytes).unwrap_or(i64::MAX)
+fn as_gauge(figure: u64) -> i64 {
+    i64::try_from(figure).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -1,20 +1,20 @@
 //! A router over made-up state for the tests beside the routes: no loop, no database, no socket.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use jiff::Timestamp;
 use pgferry_api::{
-    Event, Kind, Migration, Operation, OperationState, PROBLEM_CONTENT_TYPE, Phase, Sequences,
-    Side, Stream, StreamStatus, Verb, Verdict,
+    CopyReport, CopyState, Event, Kind, Migration, Operation, OperationState, PROBLEM_CONTENT_TYPE,
+    Phase, Sequences, Side, Stream, StreamStatus, Verb, Verdict,
 };
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
 use uuid::Uuid;
 
-use crate::handle::{App, Command, MigrationHandle, MigrationState};
+use crate::handle::{App, Command, CopyFigures, MigrationHandle, MigrationState};
 use crate::routes::router;
 
 /// One migration named `orders`, ready, and both ends of its channels.
@@ -22,6 +22,7 @@ pub(crate) struct Fixture {
     pub(crate) registry: prometheus::Registry,
     pub(crate) commands: Option<mpsc::Receiver<Command>>,
     handle: MigrationHandle,
+    copy: Arc<ScriptedCopy>,
     state: Option<watch::Sender<MigrationState>>,
 }
 
@@ -29,11 +30,18 @@ impl Fixture {
     pub(crate) fn new() -> Self {
         let (state, receiver) = watch::channel(ready_state());
         let (sender, commands) = mpsc::channel(1);
-        let handle = MigrationHandle { name: name(), state: receiver, commands: sender };
+        let copy = Arc::new(ScriptedCopy::default());
+        let handle = MigrationHandle {
+            name: name(),
+            state: receiver,
+            copy: Arc::clone(&copy) as Arc<dyn CopyFigures>,
+            commands: sender,
+        };
         Self {
             registry: prometheus::Registry::new(),
             commands: Some(commands),
             handle,
+            copy,
             state: Some(state),
         }
     }
@@ -44,6 +52,11 @@ impl Fixture {
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut MigrationState)) {
         self.state.as_ref().expect("the loop runs").send_modify(change);
+    }
+
+    /// What the copy's counters say from now on.
+    pub(crate) fn set_copy(&self, report: CopyReport) {
+        *self.copy.0.lock().unwrap() = report;
     }
 
     pub(crate) fn end_loop(&mut self) {
@@ -79,6 +92,18 @@ impl Fixture {
             headers: parts.headers,
             body: String::from_utf8(bytes.to_vec()).unwrap(),
         }
+    }
+}
+
+/// Counters that say what they were told.
+#[derive(Default)]
+struct ScriptedCopy(Mutex<CopyReport>);
+
+impl CopyFigures for ScriptedCopy {
+    fn read(&self, states: &[CopyState]) -> CopyReport {
+        let mut report = self.0.lock().unwrap().clone();
+        report.tables.retain(|table| states.contains(&table.state));
+        report
     }
 }
 

@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pgferry_api::{Blocker, Event, Finding, Migration, MigrationName, Operation, Verb, Verdict};
+use pgferry_api::{
+    Blocker, CopyReport, CopyState, Event, Finding, Migration, MigrationName, Operation, Verb,
+    Verdict,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Everything that the routes answer from.
@@ -38,8 +41,19 @@ pub struct MigrationHandle {
     /// What the loop saw last. The sender lives as long as the loop: once it is dropped,
     /// `/livez` says that the loop has ended.
     pub state: watch::Receiver<MigrationState>,
+    /// Reads the copy's figures when asked. Beside the state and not in it: ten thousand tables are
+    /// not to be composed each time that the loop says something.
+    pub copy: Arc<dyn CopyFigures>,
     /// Takes commands to the loop.
     pub commands: mpsc::Sender<Command>,
+}
+
+/// The copy's figures at the moment they are asked for.
+///
+/// Read from counters in memory: no database is asked, and the loop is not waited for.
+pub trait CopyFigures: Send + Sync {
+    /// The sums over all tables, and the tables that are in one of these states.
+    fn read(&self, states: &[CopyState]) -> CopyReport;
 }
 
 /// All that a GET answers about one migration, from memory.

@@ -121,21 +121,27 @@ pub(crate) enum ClientCommand {
 
     /// Show where a migration stands
     ///
-    /// Answered from the daemon's memory, at most a second old. Exits 0 whatever the state is.
+    /// Answered from the daemon's memory, at most a second old. While the copy runs it also shows
+    /// how fast it goes, when its last row will have arrived, and the tables at work. Exits 0 whatever
+    /// the state is.
     Status {
         #[command(flatten)]
         named: Named,
         /// Show every migration, one line each
         #[arg(long, conflicts_with = "name")]
         all: bool,
+        /// List every table of the copy; with `--output json` print the copy's document instead
+        #[arg(long, conflicts_with = "all")]
+        tables: bool,
     },
 
     /// Look on while a migration moves
     ///
     /// Shows phase, step, copy and lag as they move: on stderr, or with `--output json` as one
-    /// migration document a line on stdout. Ends (0) at ready, cut_over, finished or abandoned, or
-    /// at the phase given with --until; 1 when the migration is over and that phase can no longer
-    /// come. A blocked migration is looked on at, since it goes on once the cause is removed.
+    /// migration document a line on stdout. At a terminal the copy is a bar, with its speed and the
+    /// time left, and so is each table at work. Ends (0) at ready, cut_over, finished or abandoned, or
+    /// at the phase given with --until, also when that was passed already; 1 when it can no longer
+    /// come, because the migration is over or being ended otherwise. A blocked migration is looked on at, since it goes on once the cause is removed.
     #[command(after_help = "Example: in a script, give it a limit:
   timeout 1h pgferry watch --until ready && pgferry cutover")]
     Watch {
@@ -316,6 +322,7 @@ mod tests {
             ("pgferry start --dry-run", ErrorKind::UnknownArgument),
             ("pgferry cutover --open-passive", ErrorKind::UnknownArgument),
             ("pgferry watch --until done", ErrorKind::ValueValidation),
+            ("pgferry status --tables --all", ErrorKind::ArgumentConflict),
             ("pgferry status --output xml", ErrorKind::InvalidValue),
             ("pgferry serve", ErrorKind::MissingRequiredArgument),
             ("pgferry events --after -1", ErrorKind::UnknownArgument),

@@ -7,8 +7,8 @@ use std::io;
 use std::time::Duration;
 
 use pgferry_api::{
-    Event, Events, Findings, Migration, MigrationName, Migrations, Operation, PROBLEM_CONTENT_TYPE,
-    Problem, Verdict,
+    CopyReport, CopyState, Event, Events, Findings, Migration, MigrationName, Migrations,
+    Operation, PROBLEM_CONTENT_TYPE, Problem, Verdict,
 };
 use pgferry_config::Secret;
 use serde::de::DeserializeOwned;
@@ -54,6 +54,16 @@ impl Client {
 
     pub(crate) fn migration(&self, name: &MigrationName) -> Result<Migration, ClientError> {
         self.get(&format!("/v1/migrations/{name}"))
+    }
+
+    /// The copy's sums, and its tables in these states.
+    pub(crate) fn copy(
+        &self,
+        name: &MigrationName,
+        states: &[CopyState],
+    ) -> Result<CopyReport, ClientError> {
+        let states: Vec<_> = states.iter().map(|state| state.as_str()).collect();
+        self.get(&format!("/v1/migrations/{name}/copy?state={}", states.join(",")))
     }
 
     pub(crate) fn operation(

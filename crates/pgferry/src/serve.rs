@@ -3,6 +3,7 @@
 //! Wiring only. Bad configuration ends it with 64 before anything is started; afterwards nothing
 //! but a signal does: a server that is away is waited for.
 
+mod copy;
 mod daemon;
 mod state;
 mod view;

@@ -22,6 +22,9 @@ pub(super) struct Definitions {
     pub(super) copy_rows: IntCounterVec,
     pub(super) copy_bytes: IntCounterVec,
     pub(super) copy_expected_bytes: IntGaugeVec,
+    pub(super) copy_tables: IntGaugeVec,
+    pub(super) copy_indexes: IntGaugeVec,
+    pub(super) copy_seconds_left: GaugeVec,
     pub(super) write_stall_seconds: HistogramVec,
     pub(super) switchovers: IntCounterVec,
     pub(super) step_duration_seconds: HistogramVec,
@@ -33,6 +36,7 @@ pub(super) struct Definitions {
 
 const STREAM: &[&str] = &["migration", "direction"];
 const MIGRATION: &[&str] = &["migration"];
+const STATE: &[&str] = &["migration", "state"];
 
 /// A stall is tens of milliseconds when all goes well, and aborted after a few seconds when not.
 const WRITE_STALL_BUCKETS: &[f64] =
@@ -97,6 +101,17 @@ impl Definitions {
             copy_expected_bytes: define.gauge(
                 "copy_expected_bytes",
                 "Bytes the copy is expected to move",
+                MIGRATION,
+            )?,
+            copy_tables: define.gauge("copy_tables", "Tables of the copy, by state", STATE)?,
+            copy_indexes: define.gauge(
+                "copy_indexes",
+                "Indexes that the copy builds, by state",
+                STATE,
+            )?,
+            copy_seconds_left: define.number(
+                "copy_seconds_left",
+                "Seconds until the copy's last row has arrived, at the speed of late",
                 MIGRATION,
             )?,
             write_stall_seconds: define.histogram(

@@ -74,6 +74,30 @@ fn a_copy_that_begins_again_resets_its_counters() {
 }
 
 #[test]
+fn the_copy_is_counted_by_state_and_its_time_left_goes_when_it_is_not_known() {
+    let (registry, metrics) = metrics();
+    metrics.set_copy_tables(&[("copying", Some(2)), ("done", Some(9))]);
+    metrics.set_copy_indexes(&[("waiting", Some(4)), ("done", Some(0))]);
+    metrics.set_copy_seconds_left(Some(12.5));
+    for line in [
+        r#"pgferry_copy_tables{migration="orders",state="copying"} 2"#,
+        r#"pgferry_copy_tables{migration="orders",state="done"} 9"#,
+        r#"pgferry_copy_indexes{migration="orders",state="waiting"} 4"#,
+        r#"pgferry_copy_indexes{migration="orders",state="done"} 0"#,
+        r#"pgferry_copy_seconds_left{migration="orders"} 12.5"#,
+    ] {
+        assert_line(&registry, line);
+    }
+    metrics.set_copy_tables(&[("copying", Some(0)), ("done", None)]);
+    metrics.set_copy_seconds_left(None);
+    assert_line(&registry, r#"pgferry_copy_tables{migration="orders",state="copying"} 0"#);
+    let text = text(&registry);
+    for gone in [r#"copy_tables{migration="orders",state="done""#, "pgferry_copy_seconds_left{"] {
+        assert!(!text.contains(gone), "{gone} in\n{text}");
+    }
+}
+
+#[test]
 fn a_switchover_counts_by_kind_and_outcome_and_only_a_held_write_is_a_stall() {
     let (registry, metrics) = metrics();
     let of = |kind: &str, outcome: &str, count: u32| {

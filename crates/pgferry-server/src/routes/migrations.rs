@@ -80,7 +80,7 @@ mod tests {
     async fn an_unknown_migration_is_answered_with_the_known_ones() {
         let fixture = Fixture::new();
         for name in ["other", "Not-A-Name", "%FF"] {
-            for rest in ["", "/verdict", "/preflight", "/events", "/operations/1"] {
+            for rest in ["", "/copy", "/verdict", "/preflight", "/events", "/operations/1"] {
                 let answer = fixture.get(&format!("/v1/migrations/{name}{rest}")).await;
                 assert_eq!(answer.json()["hint"], "configured: orders");
                 answer.is_problem(404, "migration_not_found");

@@ -3,6 +3,7 @@
 //! A handler extracts, calls once, and answers. What has no route, or not with this method, is
 //! answered with a problem like everything else.
 
+mod copy;
 mod health;
 mod metrics;
 mod migrations;
@@ -29,6 +30,7 @@ pub fn router(app: App) -> Router {
         .route("/metrics", get(metrics::text))
         .route("/v1/migrations", get(migrations::list))
         .route("/v1/migrations/{name}", get(migrations::show))
+        .route("/v1/migrations/{name}/copy", get(copy::show))
         .route("/v1/migrations/{name}/verdict", get(migrations::verdict))
         .route("/v1/migrations/{name}/preflight", get(migrations::findings))
         .route("/v1/migrations/{name}/events", get(migrations::events))

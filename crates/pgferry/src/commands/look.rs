@@ -1,21 +1,35 @@
 //! `status` and `events`: reading, once or on and on.
 
-use pgferry_api::{Event, Events, MigrationName, Migrations};
+use pgferry_api::{CopyState, Event, Events, MigrationName, Migrations, Phase};
 
 use super::session::Session;
-use super::{Exit, Failure};
+use super::{AT_WORK, Exit, Failure};
 use crate::args::Named;
 use crate::render;
 
 /// `pgferry status`
-pub(super) fn status(session: &mut Session<'_>, named: Named, all: bool) -> Result<Exit, Failure> {
+pub(super) fn status(
+    session: &mut Session<'_>,
+    named: Named,
+    all: bool,
+    tables: bool,
+) -> Result<Exit, Failure> {
     if all {
         let all = Migrations { migrations: session.client.migrations()? };
         session.console.data(&all, |all| render::overview(&all.migrations))?;
     } else {
         let name = session.resolve(named)?;
         let migration = session.client.migration(&name)?;
-        session.console.data(&migration, render::status)?;
+        if tables {
+            let report = session.client.copy(&name, CopyState::ALL)?;
+            let shown = |report: &_| render::status_with_tables(&migration, report);
+            session.console.data(&report, shown)?;
+        } else {
+            let copies = migration.phase == Phase::Copying && !session.console.is_json();
+            let report = copies.then(|| session.client.copy(&name, &AT_WORK)).transpose()?;
+            let shown = |migration: &_| render::status(migration, report.as_ref());
+            session.console.data(&migration, shown)?;
+        }
     }
     Ok(Exit::Done)
 }

@@ -20,7 +20,7 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use pgferry_api::Verb;
+use pgferry_api::{CopyState, Verb};
 use pgferry_config::Secret;
 
 use crate::args::{ClientCommand, Remote, Request};
@@ -32,6 +32,9 @@ pub(crate) use check_config::check_config;
 
 /// How often a waiting command looks. The daemon answers from memory, so this costs it nothing.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The tables of a copy that a person looks for first; a database may have ten thousand.
+const AT_WORK: [CopyState; 2] = [CopyState::Copying, CopyState::Indexing];
 
 /// The exit codes of the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +79,9 @@ pub(crate) fn run(remote: &Remote, command: ClientCommand) -> Exit {
 
 fn dispatch(session: &mut Session<'_>, command: ClientCommand) -> Result<Exit, Failure> {
     let (named, request) = match command {
-        ClientCommand::Status { named, all } => return look::status(session, named, all),
+        ClientCommand::Status { named, all, tables } => {
+            return look::status(session, named, all, tables);
+        }
         ClientCommand::Watch { named, until } => return watch::watch(session, named, until),
         ClientCommand::Events { named, after, follow } => {
             return look::events(session, named, after, follow);

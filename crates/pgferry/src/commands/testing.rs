@@ -4,12 +4,14 @@
 use std::cell::RefCell;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::Parser;
-use pgferry_api::{Kind, Migration, Verdict};
-use pgferry_server::{Accepted, App, Command, MigrationHandle, MigrationState, Refusal};
+use pgferry_api::{CopyReport, CopyState, Kind, Migration, Verdict};
+use pgferry_server::{
+    Accepted, App, Command, CopyFigures, MigrationHandle, MigrationState, Refusal,
+};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
@@ -28,6 +30,7 @@ pub(super) struct Daemon {
     app: App,
     address: SocketAddr,
     states: Vec<watch::Sender<MigrationState>>,
+    copies: Vec<Arc<ScriptedCopy>>,
     serving: RefCell<Option<(CancellationToken, JoinHandle<io::Result<()>>)>>,
 }
 
@@ -49,11 +52,14 @@ impl Daemon {
         let runtime = Runtime::new().unwrap();
         let mut handles = Vec::new();
         let mut states = Vec::new();
+        let mut copies = Vec::new();
         for migration in migrations {
             let name = migration.name.clone();
             let (state, receiver) = watch::channel(state(migration));
             let (commands, mut queue) = mpsc::channel::<Command>(8);
-            handles.push(MigrationHandle { name, state: receiver, commands });
+            let copy = Arc::new(ScriptedCopy::default());
+            copies.push(Arc::clone(&copy));
+            handles.push(MigrationHandle { name, state: receiver, copy, commands });
             states.push(state.clone());
             runtime.spawn(async move {
                 while let Some(command) = queue.recv().await {
@@ -65,7 +71,8 @@ impl Daemon {
         }
         let app = App::new(handles, prometheus::Registry::new());
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut daemon = Self { runtime, app, address, states, serving: RefCell::new(None) };
+        let mut daemon =
+            Self { runtime, app, address, states, copies, serving: RefCell::new(None) };
         daemon.address = daemon.start();
         daemon
     }
@@ -90,6 +97,11 @@ impl Daemon {
     /// Changes what is shown of the first migration.
     pub(super) fn change(&self, change: impl FnOnce(&mut MigrationState)) {
         self.states[0].send_modify(change);
+    }
+
+    /// What the counters of the first migration's copy say from now on.
+    pub(super) fn set_copy(&self, report: CopyReport) {
+        *self.copies[0].0.lock().unwrap() = report;
     }
 
     pub(super) fn run(&self, line: &str) -> Ran {
@@ -130,6 +142,18 @@ fn state(migration: Migration) -> MigrationState {
         findings: None,
         readiness: vec![],
         events: Arc::new(vec![]),
+    }
+}
+
+/// Counters that say what they were told.
+#[derive(Default)]
+struct ScriptedCopy(Mutex<CopyReport>);
+
+impl CopyFigures for ScriptedCopy {
+    fn read(&self, states: &[CopyState]) -> CopyReport {
+        let mut report = self.0.lock().unwrap().clone();
+        report.tables.retain(|table| states.contains(&table.state));
+        report
     }
 }
 

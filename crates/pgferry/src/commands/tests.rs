@@ -281,6 +281,53 @@ fn watch_ends_where_the_migration_rests() {
 }
 
 #[test]
+fn watch_until_a_phase_that_was_passed_ends_at_once() {
+    let daemon = Daemon::of(vec![sample::ready()], succeed);
+    let ran = daemon.run("watch --until following");
+    assert_eq!(ran.exit, Exit::Done);
+    assert!(ran.err.contains("following was passed already"), "{ran:?}");
+    daemon.change(|shown| shown.migration.phase = Phase::Abandoning);
+    let ran = daemon.run("watch --until ready");
+    assert_eq!(ran.exit, Exit::Failed);
+    assert!(ran.err.contains("ready can no longer come"), "{ran:?}");
+}
+
+#[test]
+fn the_copy_is_shown_with_its_tables_at_work() {
+    let daemon = Daemon::of(vec![sample::copying()], succeed);
+    daemon.set_copy(sample::copy_report());
+    let shown = daemon.run("status").out;
+    assert!(shown.contains("1.4 s left, 7 of 40 indexes"), "{shown}");
+    assert!(shown.contains("public.orders") && shown.contains("public.items"), "{shown}");
+    assert!(!shown.contains("public.events"), "a table that waits is not at work: {shown}");
+
+    let shown = daemon.run("status --tables").out;
+    for table in ["public.orders", "public.items", "public.events", "public.countries"] {
+        assert!(shown.contains(table), "{shown}");
+    }
+    let document = daemon.run("status --tables --output json");
+    assert_eq!(json_lines(&document.out), [serde_json::to_value(sample::copy_report()).unwrap()]);
+    let status = daemon.run("status --output json");
+    assert_eq!(json_lines(&status.out), [serde_json::to_value(sample::copying()).unwrap()]);
+
+    let watched = daemon.run_and("watch", |said| {
+        if said.contains("left") {
+            daemon.change(|shown| shown.migration = sample::ready());
+        }
+    });
+    assert_eq!(watched.exit, Exit::Done);
+    assert!(watched.err.contains("500.0 KiB/s, 10,000 rows/s, 1.4 s left"), "{watched:?}");
+}
+
+#[test]
+fn before_the_copy_there_is_no_table_to_list() {
+    let daemon = Daemon::of(vec![sample::planned()], succeed);
+    let ran = daemon.run("status --tables");
+    assert_eq!(ran.exit, Exit::Done);
+    assert!(ran.out.contains("no table is being copied now"), "{ran:?}");
+}
+
+#[test]
 fn events_are_printed_after_the_given_one() {
     let daemon = Daemon::of(vec![sample::ready()], |command, shown| {
         let event = |seq| Event {

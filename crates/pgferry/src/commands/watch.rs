@@ -3,15 +3,19 @@
 //! Three forms of the same looks: bars for a person at a terminal, lines where there is none, JSON
 //! documents for a script. Looking on changes nothing.
 
+mod bars;
+mod until;
+
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use pgferry_api::{Migration, Phase};
+use pgferry_api::{CopyReport, Migration, Phase};
 
 use super::session::Session;
-use super::{Exit, Failure};
+use super::{AT_WORK, Exit, Failure};
 use crate::args::Named;
 use crate::render;
+use bars::Bars;
+use until::Way;
 
 /// Without a terminal a figure that only moves is worth a line this often.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -24,38 +28,60 @@ pub(super) fn watch(
 ) -> Result<Exit, Failure> {
     let name = session.resolve(named)?;
     let mut view = View::of(session);
-    let mut migration = session.client.migration(&name)?;
+    let mut now = session.client.migration(&name)?;
+    let first = now.clone();
     loop {
-        view.show(session, &migration)?;
-        if let Some(exit) = end(migration.phase, until) {
+        let report = match view {
+            View::Json { .. } => None,
+            View::Bars(_) | View::Lines { .. } => copy_report(session, &now)?,
+        };
+        view.show(session, &now, report.as_ref())?;
+        if let Some((exit, why)) = end(until, &first, &now) {
             view.close();
+            if let Some(why) = why {
+                session.console.talk(&why);
+            }
             if !session.console.is_json() {
-                session.console.data(&migration, render::line)?;
+                session.console.data(&now, |now| render::line(now, None))?;
             }
             return Ok(exit);
         }
         session.pause();
-        migration = session.patiently(|client| client.migration(&name))?;
+        now = session.patiently(|client| client.migration(&name))?;
     }
 }
 
-/// Whether looking on ends at this phase, and how.
-fn end(phase: Phase, until: Option<Phase>) -> Option<Exit> {
-    match until {
-        Some(wanted) if wanted == phase => Some(Exit::Done),
-        Some(_) if phase.is_over() => Some(Exit::Failed),
-        Some(_) => None,
-        None => match phase {
-            Phase::Ready | Phase::CutOver | Phase::Finished | Phase::Abandoned => Some(Exit::Done),
-            Phase::Planned
-            | Phase::Preparing
-            | Phase::Copying
-            | Phase::Following
-            | Phase::CuttingOver
-            | Phase::RollingBack
-            | Phase::Finishing
-            | Phase::Abandoning => None,
-        },
+/// The copy with the tables at work, while it runs.
+fn copy_report(session: &mut Session<'_>, now: &Migration) -> Result<Option<CopyReport>, Failure> {
+    if now.phase != Phase::Copying {
+        return Ok(None);
+    }
+    session.patiently(|client| client.copy(&now.name, &AT_WORK)).map(Some)
+}
+
+/// Whether looking on ends at this look, how, and what there is to say about it.
+fn end(until: Option<Phase>, first: &Migration, now: &Migration) -> Option<(Exit, Option<String>)> {
+    let Some(wanted) = until else { return rests(now.phase).then_some((Exit::Done, None)) };
+    match until::way(wanted, first, now) {
+        Way::There => Some((Exit::Done, None)),
+        Way::Passed => Some((Exit::Done, Some(format!("{wanted} was passed already")))),
+        Way::Ahead => None,
+        Way::Gone => Some((Exit::Failed, Some(format!("{wanted} can no longer come")))),
+    }
+}
+
+/// Whether a migration stays in this phase until somebody asks for something.
+fn rests(phase: Phase) -> bool {
+    match phase {
+        Phase::Ready | Phase::CutOver | Phase::Finished | Phase::Abandoned => true,
+        Phase::Planned
+        | Phase::Preparing
+        | Phase::Copying
+        | Phase::Following
+        | Phase::CuttingOver
+        | Phase::RollingBack
+        | Phase::Finishing
+        | Phase::Abandoning => false,
     }
 }
 
@@ -76,15 +102,20 @@ impl View {
         }
     }
 
-    fn show(&mut self, session: &mut Session<'_>, now: &Migration) -> Result<(), Failure> {
+    fn show(
+        &mut self,
+        session: &mut Session<'_>,
+        now: &Migration,
+        report: Option<&CopyReport>,
+    ) -> Result<(), Failure> {
         match self {
-            View::Bars(bars) => bars.show(now),
+            View::Bars(bars) => bars.show(now, report),
             View::Lines { last } => {
                 let due = last.as_ref().is_none_or(|(before, at)| {
                     worth_a_line(before, now) || (at.elapsed() >= LINE_INTERVAL && before != now)
                 });
                 if due {
-                    session.console.talk(&render::line(now));
+                    session.console.talk(&render::line(now, report));
                     *last = Some((now.clone(), Instant::now()));
                 }
             }
@@ -98,7 +129,7 @@ impl View {
         Ok(())
     }
 
-    fn close(&self) {
+    fn close(&mut self) {
         match self {
             View::Bars(bars) => bars.close(),
             View::Lines { .. } | View::Json { .. } => {}
@@ -119,65 +150,6 @@ fn worth_a_line(before: &Migration, now: &Migration) -> bool {
     landmark(before) != landmark(now)
 }
 
-/// A line for the state and a bar for the copy, redrawn in place; what has changed stays above.
-struct Bars {
-    all: MultiProgress,
-    state: ProgressBar,
-    copy: Option<ProgressBar>,
-    last: Option<Migration>,
-}
-
-impl Bars {
-    fn new() -> Self {
-        let all = MultiProgress::new();
-        let state = all.add(ProgressBar::new_spinner());
-        state.set_style(style("{spinner} {wide_msg}", ProgressStyle::default_spinner));
-        Self { all, state, copy: None, last: None }
-    }
-
-    fn show(&mut self, now: &Migration) {
-        for line in render::changes(self.last.as_ref(), now) {
-            // A terminal that is gone takes the bars with it; there is nothing to add.
-            let _ = self.all.println(line);
-        }
-        self.state.set_message(render::line(now));
-        self.state.tick();
-        self.show_copy(now);
-        self.last = Some(now.clone());
-    }
-
-    fn show_copy(&mut self, now: &Migration) {
-        if now.phase != Phase::Copying {
-            if let Some(bar) = self.copy.take() {
-                bar.finish_and_clear();
-            }
-            return;
-        }
-        let Some(copy) = now.copy else { return };
-        let bar = self.copy.get_or_insert_with(|| {
-            let bar = self.all.add(ProgressBar::new(0));
-            bar.set_style(style("  {bar:60} {percent:>3} %", ProgressStyle::default_bar));
-            bar
-        });
-        let sent = copy.bytes.unwrap_or_default();
-        // The expected size is an estimate: a bar must not end before its copy.
-        bar.set_length(copy.bytes_expected.unwrap_or_default().max(sent));
-        bar.set_position(sent);
-    }
-
-    fn close(&self) {
-        if let Some(bar) = &self.copy {
-            bar.finish_and_clear();
-        }
-        self.state.finish_and_clear();
-    }
-}
-
-/// A template that cannot be parsed costs the looks, not the watching.
-fn style(template: &str, otherwise: fn() -> ProgressStyle) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| otherwise())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,11 +157,16 @@ mod tests {
 
     #[test]
     fn ends_where_a_migration_rests() {
-        assert_eq!(end(Phase::Copying, None), None);
-        assert_eq!(end(Phase::Ready, None), Some(Exit::Done));
-        assert_eq!(end(Phase::Ready, Some(Phase::CutOver)), None);
-        assert_eq!(end(Phase::Copying, Some(Phase::Copying)), Some(Exit::Done));
-        assert_eq!(end(Phase::Abandoned, Some(Phase::Ready)), Some(Exit::Failed));
+        let exit = |phase, until| {
+            let now = Migration { phase, last_switchover: None, ..sample::ready() };
+            end(until, &now, &now).map(|(exit, _)| exit)
+        };
+        assert_eq!(exit(Phase::Copying, None), None);
+        assert_eq!(exit(Phase::Ready, None), Some(Exit::Done));
+        assert_eq!(exit(Phase::Ready, Some(Phase::CutOver)), None);
+        assert_eq!(exit(Phase::Copying, Some(Phase::Copying)), Some(Exit::Done));
+        assert_eq!(exit(Phase::Ready, Some(Phase::Following)), Some(Exit::Done));
+        assert_eq!(exit(Phase::Abandoned, Some(Phase::Ready)), Some(Exit::Failed));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! daemon. Nothing here prints, and no text of the daemon reaches a terminal with its control
 //! characters: object names come from databases.
 
+mod copy;
 mod event;
 mod obstacle;
 mod outcome;
@@ -15,11 +16,12 @@ mod units;
 #[cfg(test)]
 pub(crate) mod sample;
 
+pub(crate) use copy::{Bar, table_bars, total_bar};
 pub(crate) use event::{event, events};
 pub(crate) use obstacle::{error, findings, problem, verdict};
 pub(crate) use outcome::{accepted, outcome};
 pub(crate) use progress::{changes, line, tenths};
-pub(crate) use status::{overview, status};
+pub(crate) use status::{overview, status, status_with_tables};
 
 /// The text without control characters but line ends.
 fn plain(text: &str) -> String {

@@ -2,18 +2,20 @@
 
 use std::fmt::Write;
 
-use pgferry_api::{Condition, ConditionKind, Copy, Migration, Phase, Stream, StreamStatus};
+use pgferry_api::{
+    Condition, ConditionKind, Copy, CopyReport, Migration, Phase, Stream, StreamStatus,
+};
 
-use super::{plain, units};
+use super::{copy, plain, units};
 
-/// Where it is, in one line.
-pub(crate) fn line(migration: &Migration) -> String {
+/// Where it is, in one line. The report is there while the copy runs.
+pub(crate) fn line(migration: &Migration, report: Option<&CopyReport>) -> String {
     let mut out = format!("{}: {}", migration.name, migration.phase);
     if let Some(step) = &migration.step {
         let _ = write!(out, ", {}", plain(step));
     }
     if let (Phase::Copying, Some(shown)) = (migration.phase, &migration.copy) {
-        let _ = write!(out, " · {}", copy(shown));
+        let _ = write!(out, " · {}", copy::copy(shown, report));
     }
     for (direction, stream) in [("forward", migration.forward), ("reverse", migration.reverse)] {
         if let Some(shown) = lag(stream) {
@@ -53,19 +55,6 @@ pub(crate) fn changes(before: Option<&Migration>, now: &Migration) -> Vec<String
     lines
 }
 
-/// How far the copy is.
-pub(super) fn copy(copy: &Copy) -> String {
-    format!(
-        "{} of {} tables, {} rows, {} of {} in {}",
-        units::count(copy.tables_done),
-        units::count(copy.tables_total),
-        units::count(copy.rows),
-        units::bytes(copy.bytes),
-        units::bytes(copy.bytes_expected),
-        units::seconds(copy.seconds)
-    )
-}
-
 /// The tenths of the copy that are done: a landmark, where every byte would be one too many.
 pub(crate) fn tenths(copy: &Copy) -> Option<u64> {
     let expected = copy.bytes_expected.filter(|&bytes| bytes > 0)?;
@@ -99,14 +88,20 @@ mod tests {
     #[test]
     fn a_line_says_phase_step_copy_and_lag() {
         assert_eq!(
-            line(&sample::copying()),
+            line(&sample::copying(), None),
             "orders: copying, copy_rows · 3 of 11 tables, 4,000 rows, 200.0 KiB of 880.0 KiB in 400 ms \
              · forward disabled"
         );
         assert_eq!(
-            line(&sample::ready()),
+            line(&sample::ready(), None),
             "orders: ready · forward lag 12 ms · reverse unknown · blocked: public.new is in no set"
         );
+    }
+
+    #[test]
+    fn the_report_adds_speed_and_time_left() {
+        let shown = line(&sample::copying(), Some(&sample::copy_report()));
+        assert!(shown.contains("in 500 ms, 500.0 KiB/s, 10,000 rows/s, 1.4 s left"), "{shown}");
     }
 
     #[test]

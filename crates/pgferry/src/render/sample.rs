@@ -2,8 +2,9 @@
 
 use jiff::Timestamp;
 use pgferry_api::{
-    Condition, ConditionKind, Copy, Kind, LastSwitchover, Migration, MigrationName, Operation,
-    OperationState, Outcome, Phase, Sequences, Side, StepTime, Stream, StreamStatus, Verb,
+    Condition, ConditionKind, Copy, CopyReport, CopyState, CopyTable, Kind, LastSwitchover,
+    Migration, MigrationName, Operation, OperationState, Outcome, Phase, Sequences, Side, StepTime,
+    Stream, StreamStatus, Verb,
 };
 use uuid::Uuid;
 
@@ -46,6 +47,40 @@ pub(crate) fn copying() -> Migration {
         }),
         epoch: Some(1),
         ..planned()
+    }
+}
+
+/// The copy of [`copying`], a little later.
+pub(crate) fn copy_report() -> CopyReport {
+    let table = |name: &str, state, rows, bytes: [u64; 2], indexes: [u64; 2]| CopyTable {
+        schema: "public".to_owned(),
+        table: name.to_owned(),
+        state,
+        rows,
+        bytes: bytes[0],
+        bytes_expected: bytes[1],
+        indexes_total: indexes[1],
+        indexes_done: indexes[0],
+        seconds_left: (state == CopyState::Copying).then_some(1.0),
+    };
+    CopyReport {
+        tables_total: Some(11),
+        tables_done: Some(3),
+        rows: Some(4100),
+        bytes: Some(210_000),
+        bytes_expected: Some(901_120),
+        indexes_total: Some(40),
+        indexes_done: Some(7),
+        bytes_per_second: Some(512_000.0),
+        rows_per_second: Some(10_000.0),
+        seconds_left: Some(1.36),
+        seconds: Some(0.5),
+        tables: vec![
+            table("orders", CopyState::Copying, 1000, [44_032, 102_400], [0, 2]),
+            table("items", CopyState::Indexing, 3000, [163_840, 163_840], [1, 3]),
+            table("events", CopyState::Waiting, 0, [0, 512_000], [0, 0]),
+            table("countries", CopyState::Done, 100, [2_128, 2_128], [1, 1]),
+        ],
     }
 }
 

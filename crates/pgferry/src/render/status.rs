@@ -3,14 +3,27 @@
 use std::fmt::Write;
 
 use pgferry_api::{
-    Condition, Direction, LastSwitchover, Migration, Sequences, Stream, Verification,
+    Condition, CopyReport, Direction, LastSwitchover, Migration, Sequences, Stream, Verification,
 };
 
 use super::table::{table, text};
-use super::{indented, plain, progress, units};
+use super::{copy, indented, plain, units};
 
-/// Everything about one migration.
-pub(crate) fn status(migration: &Migration) -> String {
+/// Everything about one migration, with the tables at work while the copy runs.
+pub(crate) fn status(migration: &Migration, report: Option<&CopyReport>) -> String {
+    everything(migration, report, copy::at_work)
+}
+
+/// Everything about one migration, with every table of the copy.
+pub(crate) fn status_with_tables(migration: &Migration, report: &CopyReport) -> String {
+    everything(migration, Some(report), copy::all_tables)
+}
+
+fn everything(
+    migration: &Migration,
+    report: Option<&CopyReport>,
+    tables: fn(&CopyReport) -> String,
+) -> String {
     let mut out = format!("{}: {}", migration.name, migration.phase);
     if let Some(step) = &migration.step {
         let _ = write!(out, ", {}", plain(step));
@@ -22,8 +35,11 @@ pub(crate) fn status(migration: &Migration) -> String {
         out.push_str(&condition(shown));
     }
     out.push_str(&streams(migration));
-    if let Some(copy) = &migration.copy {
-        let _ = writeln!(out, "copy             {}", progress::copy(copy));
+    if let Some(shown) = &migration.copy {
+        let _ = writeln!(out, "copy             {}", copy::copy(shown, report));
+    }
+    if let Some(report) = report {
+        out.push_str(&tables(report));
     }
     let _ = writeln!(out, "sequences        {}", sequences(migration.sequences));
     if let Some(shown) = &migration.verification {
@@ -135,7 +151,7 @@ copy             11 of 11 tables, 15,607 rows, 880.0 KiB of 880.0 KiB in 1.2 s
 sequences        11, 0 behind on the passive side
 last switchover  rollback succeeded at 2026-11-21T06:00:00Z, writes held for 31.2 ms
 ";
-        let shown = status(&sample::ready());
+        let shown = status(&sample::ready(), None);
         let squeezed = |text: &str| {
             text.lines()
                 .filter(|line| !line.starts_with(['─', '═', '╌']))
@@ -147,11 +163,25 @@ last switchover  rollback succeeded at 2026-11-21T06:00:00Z, writes held for 31.
 
     #[test]
     fn a_migration_that_has_not_begun_is_short() {
-        let shown = status(&sample::planned());
+        let shown = status(&sample::planned(), None);
         assert!(shown.starts_with("orders: planned (the source is active, this daemon leads)\n"));
         for absent in ["copy", "verification", "last switchover", "since"] {
             assert!(!shown.contains(absent), "{shown}");
         }
+    }
+
+    #[test]
+    fn the_copy_has_its_tables_below_it() {
+        let shown = status(&sample::copying(), Some(&sample::copy_report()));
+        let line = shown.lines().position(|line| line.starts_with("copy ")).unwrap();
+        let below: Vec<_> = shown.lines().skip(line).collect();
+        assert!(below[0].ends_with("1.4 s left, 7 of 40 indexes"), "{shown}");
+        assert!(shown.contains("public.orders") && !shown.contains("public.events"), "{shown}");
+        assert!(below.last().unwrap().starts_with("sequences"), "{shown}");
+        let all = status_with_tables(&sample::copying(), &sample::copy_report());
+        assert!(all.contains("public.events"), "{all}");
+        let none = status_with_tables(&sample::planned(), &CopyReport::default());
+        assert!(none.contains("no table is being copied now"), "{none}");
     }
 
     #[test]

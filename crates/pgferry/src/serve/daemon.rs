@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::answers::{answer, conflict, journal_blocker, not_leader, refused_before_start};
+use super::copy::LiveCopy;
 use super::state::Notes;
 use super::view::{self, Sources};
 
@@ -51,6 +52,7 @@ pub(super) struct Daemon {
     preflights: JoinSet<(Uuid, Vec<Finding>)>,
     notes: Notes,
     shown: Shown,
+    copy: Arc<LiveCopy>,
     metrics: MigrationMetrics,
     shutdown: CancellationToken,
     next_autostart: Option<tokio::time::Instant>,
@@ -60,12 +62,17 @@ pub(super) struct Daemon {
     monitor: Option<(Watched, watch::Receiver<Option<i64>>, Outlets)>,
 }
 
+/// What [`PgCluster::copy_expected`] finds.
+type CopyExpected = (u64, Option<u64>);
+
 /// What was shown last, so that each publication adds only what is new.
 #[derive(Default)]
 struct Shown {
     events: Arc<Vec<api::Event>>,
     sequences: api::Sequences,
-    copy_expected: Option<(u64, Option<u64>)>,
+    /// Tables to copy and the bytes of their files; looked up once, beside the loop.
+    copy_expected: Option<CopyExpected>,
+    copy_expecting: JoinSet<Option<CopyExpected>>,
     switchover: Option<Uuid>,
     counted_to: Option<u64>,
 }
@@ -110,6 +117,8 @@ impl Daemon {
         );
         let (state_tx, state) = watch::channel(first);
         let (commands_tx, commands) = mpsc::channel(16);
+        let copy = Arc::new(LiveCopy::new(cluster.copy_progress()));
+        let figures = Arc::clone(&copy);
         let daemon = Self {
             policy: Policy {
                 migration: migration.name.clone(),
@@ -131,6 +140,7 @@ impl Daemon {
             preflights: JoinSet::new(),
             notes,
             shown: Shown::default(),
+            copy,
             metrics,
             shutdown,
             next_autostart: None,
@@ -138,7 +148,12 @@ impl Daemon {
             stranded: None,
             monitor: Some((watched, beats, outlets)),
         };
-        let handle = MigrationHandle { name: migration.name.clone(), state, commands: commands_tx };
+        let handle = MigrationHandle {
+            name: migration.name.clone(),
+            state,
+            copy: figures,
+            commands: commands_tx,
+        };
         Ok((daemon, handle))
     }
 

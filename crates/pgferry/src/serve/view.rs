@@ -43,7 +43,7 @@ pub(super) fn state(from: &Sources<'_>, events: Arc<Vec<api::Event>>) -> Migrati
             condition: condition.map(condition_view),
             forward: stream(facts, from.lag, Direction::Forward),
             reverse: stream(facts, from.lag, Direction::Reverse),
-            copy: copied(facts).or(from.copy),
+            copy: from.copy,
             sequences: from.sequences,
             verification: None,
             last_switchover: last_switchover(facts),
@@ -93,7 +93,8 @@ fn stream(facts: &Facts, lag: &LagReport, direction: Direction) -> api::Stream {
     }
 }
 
-fn copied(facts: &Facts) -> Option<api::Copy> {
+/// What the journal holds of a copy whose every row has arrived.
+pub(super) fn copied(facts: &Facts) -> Option<api::Copy> {
     match facts.copied {
         Some(Evidence::Copied { tables, rows, bytes, seconds }) => Some(api::Copy {
             tables_total: Some(tables),

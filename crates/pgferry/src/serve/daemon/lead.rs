@@ -143,7 +143,7 @@ impl Daemon {
                 turn = engine.tick().await?;
                 turn = if turn == Turn::AtRest { engine.tick().await? } else { turn };
             }
-            self.show_engine(engine).await;
+            self.show_engine(engine);
             let beat = beats(engine.facts()).then_some(engine.facts().epoch);
             self.beat.send_if_modified(|now| std::mem::replace(now, beat) != beat);
             for side in Side::BOTH {
@@ -169,7 +169,7 @@ impl Daemon {
                 command = self.commands.recv() => {
                     let Some(command) = command else { return Ok(()) };
                     self.handle(engine, command).await?;
-                    self.show_engine(engine).await;
+                    self.show_engine(engine);
                 }
                 Some(ended) = self.preflights.join_next() => self.preflight_ended(ended),
                 () = job_ended.notified() => {}
@@ -238,7 +238,7 @@ impl Daemon {
             }
         };
         // The state that a client asks for next must know what it was just told.
-        self.show_engine(engine).await;
+        self.show_engine(engine);
         answer(reply, result);
         Ok(())
     }
@@ -246,13 +246,13 @@ impl Daemon {
     /// Everything is taken away; the daemon goes on answering that.
     pub(super) async fn ended(&mut self, engine: &mut PgEngine) -> Result<(), LeadershipLost> {
         self.beat.send_replace(None);
-        self.show_engine(engine).await;
+        self.show_engine(engine);
         while !self.shutdown.is_cancelled() {
             match self.next_command(Duration::from_secs(3600)).await {
                 Next::Command(command) => self.handle(engine, command).await?,
                 Next::Nothing => {}
             }
-            self.show_engine(engine).await;
+            self.show_engine(engine);
         }
         Ok(())
     }
@@ -268,7 +268,7 @@ impl Daemon {
         }
         while engine.facts().switchover().is_some() && tokio::time::Instant::now() < deadline {
             let turn = engine.tick().await?;
-            self.show_engine(engine).await;
+            self.show_engine(engine);
             tokio::time::sleep(pause_after(&turn, engine.facts(), WAIT)).await;
         }
         Ok(())

@@ -5,26 +5,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pgferry_api as api;
-use pgferry_plan::{Blocker, Course, Entry, Event, Facts, Step};
+use pgferry_api::CopyState;
+use pgferry_plan::{Blocker, Course, Entry, Event, Facts, Phase, Step};
 
 use super::Daemon;
 use super::lead::PgEngine;
+use crate::serve::copy::{Begun, Counts, Stage};
 use crate::serve::view::{self, Sources};
 
 /// An estimate is worth no more; without it the copy is shown without what is expected.
 const ESTIMATE_TIME: Duration = Duration::from_secs(5);
 
 impl Daemon {
-    pub(super) async fn show_engine(&mut self, engine: &PgEngine) {
+    pub(super) fn show_engine(&mut self, engine: &PgEngine) {
         if let Some(sequences) = view::sequences_view(engine.facts(), engine.world()) {
             self.shown.sequences = sequences;
         }
-        if engine.facts().step() == Some(Step::CopyRows) && self.shown.copy_expected.is_none() {
-            let expected = tokio::time::timeout(ESTIMATE_TIME, self.cluster.copy_expected()).await;
-            self.shown.copy_expected = Some(expected.ok().flatten().unwrap_or_default());
-            self.metrics.set_copy_expected(self.shown.copy_expected.and_then(|(_, bytes)| bytes));
-        }
+        self.expect_copy(engine.facts());
         let verdict = match engine.facts().course {
             Course::AtRest => engine.verdict().to_vec(),
             Course::Planned
@@ -78,7 +75,7 @@ impl Daemon {
             | Course::End { .. }
             | Course::Ended(_) => verdict,
         };
-        let copy = self.copy_so_far(facts);
+        self.copy.turn(self.copy_stage(facts));
         let state = view::state(
             &Sources {
                 name: &self.config.name,
@@ -87,7 +84,7 @@ impl Daemon {
                 verdict,
                 lag: &self.lag.borrow(),
                 nodes: &self.nodes.borrow(),
-                copy,
+                copy: self.copy.sums(),
                 sequences: self.shown.sequences,
                 notes: &self.notes,
             },
@@ -96,20 +93,35 @@ impl Daemon {
         self.state.send_replace(state);
     }
 
-    pub(super) fn copy_so_far(&self, facts: &Facts) -> Option<api::Copy> {
-        let (tables, bytes_expected) = self.shown.copy_expected?;
-        let totals = self.cluster.copy_progress().totals();
-        let began = facts.copy_began_at?;
-        Some(api::Copy {
-            tables_total: Some(tables),
-            tables_done: Some(totals.tables_done),
-            rows: Some(totals.rows),
-            bytes: Some(totals.bytes),
-            bytes_expected,
-            seconds: Some(
-                pgferry_plan::facts::milliseconds(began, jiff::Timestamp::now()) / 1000.0,
-            ),
-        })
+    /// Looks up what the copy has before it: once, and not on the loop, which goes on telling how
+    /// far it is.
+    fn expect_copy(&mut self, facts: &Facts) {
+        // Its own counters know it better, as soon as they are there.
+        let known = self.shown.copy_expected.is_some() || self.copy.counts().is_some();
+        let looks = !self.shown.copy_expecting.is_empty();
+        if facts.step() == Some(Step::CopyRows) && !known && !looks {
+            let cluster = self.cluster.clone();
+            self.shown.copy_expecting.spawn(async move {
+                tokio::time::timeout(ESTIMATE_TIME, cluster.copy_expected()).await.ok().flatten()
+            });
+        }
+        if let Some(Ok(Some(expected))) = self.shown.copy_expecting.try_join_next() {
+            self.shown.copy_expected = Some(expected);
+        }
+    }
+
+    /// How far the copy is, by the journal. A daemon that does not lead carries out no copy, and
+    /// neither does one whose migration was abandoned on the way: their counters are of no worth.
+    fn copy_stage(&self, facts: &Facts) -> Stage {
+        if let Some(sums) = view::copied(facts) {
+            return Stage::Arrived { sums, indexing: facts.phase() == Phase::Copying };
+        }
+        let (tables, size_bytes) = self.shown.copy_expected.unzip();
+        let runs = self.notes.leader && facts.phase() == Phase::Copying;
+        match facts.copy_began_at.filter(|_| runs) {
+            Some(at) => Stage::Running(Begun { at, tables, size_bytes: size_bytes.flatten() }),
+            None => Stage::Unknown,
+        }
     }
 
     pub(super) fn measure(
@@ -126,16 +138,7 @@ impl Daemon {
         );
         self.metrics.set_leader(self.notes.leader);
         self.metrics.set_epoch(facts.epoch);
-        match &facts.copied {
-            Some(pgferry_plan::Evidence::Copied { rows, bytes, .. }) => {
-                self.metrics.set_copied(*rows, *bytes);
-                self.metrics.set_copy_expected(Some(*bytes));
-            }
-            Some(_) | None => {
-                let totals = self.cluster.copy_progress().totals();
-                self.metrics.set_copied(totals.rows, totals.bytes);
-            }
-        }
+        self.measure_copy();
         self.count_steps(entries);
         if let Some(report) = &facts.last_switchover
             && self.shown.switchover != Some(report.operation)
@@ -148,6 +151,28 @@ impl Daemon {
             self.shown.switchover = Some(report.operation);
         }
         self.shown.counted_to = Some(entries.last().map_or(0, |entry| entry.seq));
+    }
+
+    fn measure_copy(&self) {
+        let sums = self.copy.sums();
+        // A counter stays where it was while nothing is known.
+        if let Some((rows, bytes)) = sums.and_then(|sums| sums.rows.zip(sums.bytes)) {
+            self.metrics.set_copied(rows, bytes);
+        }
+        self.metrics.set_copy_expected(sums.and_then(|sums| sums.bytes_expected));
+        self.metrics.set_copy_seconds_left(self.copy.seconds_left());
+        let counts = self.copy.counts();
+        let of = |figure: fn(&Counts) -> u64| counts.as_ref().map(figure);
+        self.metrics.set_copy_tables(&[
+            (CopyState::Waiting.as_str(), of(|counts| counts.waiting)),
+            (CopyState::Copying.as_str(), of(|counts| counts.copying)),
+            (CopyState::Indexing.as_str(), of(|counts| counts.indexing)),
+            (CopyState::Done.as_str(), of(|counts| counts.done)),
+        ]);
+        self.metrics.set_copy_indexes(&[
+            (CopyState::Waiting.as_str(), of(|counts| counts.indexes_waiting)),
+            (CopyState::Done.as_str(), of(|counts| counts.indexes_done)),
+        ]);
     }
 
     pub(super) fn count_steps(&self, entries: &[Entry]) {
