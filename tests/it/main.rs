@@ -11,4 +11,5 @@ mod harness;
 mod privileges;
 mod schema;
 mod settled;
+mod unlogged;
 mod wal_guard;

@@ -1,0 +1,49 @@
+//! Looks at what is copied once and never streamed: unlogged tables and large objects.
+
+use pgferry_plan::{Blocker, Side, TableName};
+
+use super::node::prepared;
+use crate::cluster::PgCluster;
+use crate::node::LookError;
+
+impl PgCluster {
+    /// Tables in scope on the source that write no WAL: their rows come with the snapshot or not at
+    /// all.
+    pub(crate) async fn unlogged_in_scope(&self) -> Result<Vec<TableName>, LookError> {
+        let tables = self.tables(Side::Source).await?;
+        Ok(tables.into_iter().filter(|table| table.unlogged).map(|table| table.name).collect())
+    }
+
+    /// Large objects that were made or removed on one side after the copy. What changed in one that
+    /// both have cannot be seen without reading all of them.
+    pub(super) async fn large_objects_differ(&self) -> Result<Option<Blocker>, LookError> {
+        let of = async |side: Side| {
+            let client = self.node(side).client().await?;
+            Ok::<_, LookError>(match prepared(&client, LARGE_OBJECTS, &[]).await?.as_deref() {
+                Some([row]) => Some((row.try_get::<_, i64>(0)?, row.try_get::<_, String>(1)?)),
+                Some(_) | None => None,
+            })
+        };
+        let (source, destination) = tokio::try_join!(of(Side::Source), of(Side::Destination))?;
+        Ok((source != destination).then(|| {
+            let count = |seen: Option<(i64, String)>| seen.map_or(0, |(count, _)| count);
+            Blocker::new(
+                "large_objects",
+                format!(
+                    "the two sides do not have the same large objects, which are not streamed: the \
+                     source has {}, the destination {}",
+                    count(source),
+                    count(destination)
+                ),
+                "SELECT oid FROM pg_largeobject_metadata ORDER BY 1 on both sides shows which; carry \
+                 each over by hand (SELECT lo_from_bytea(oid, content) takes what lo_get gives), or \
+                 lo_unlink it where it is not needed",
+            )
+        }))
+    }
+}
+
+/// How many, and a hash of which, in any order.
+const LARGE_OBJECTS: &str = "SELECT count(*), \
+    coalesce(sum(pg_catalog.hashoidextended(oid, 0)::numeric), 0)::text \
+    FROM pg_catalog.pg_largeobject_metadata";
