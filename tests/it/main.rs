@@ -8,6 +8,7 @@ mod crash;
 mod crossing;
 mod ending;
 mod harness;
+mod large_objects;
 mod privileges;
 mod schema;
 mod settled;

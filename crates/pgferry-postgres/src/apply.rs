@@ -3,6 +3,7 @@
 //! Each arm is short, idempotent, and believed by nobody: the next look says what it did.
 
 mod jobs;
+mod large_objects;
 
 use pgferry_engine::Fault;
 use pgferry_plan::{Action, Blocker, Direction, Facts, Side};

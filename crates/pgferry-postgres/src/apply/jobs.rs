@@ -183,6 +183,7 @@ impl PgCluster {
         };
         // The snapshot died between look and action: the next look says so.
         let Some((snapshot, snapshot_time)) = snapshot else { return Ok(()) };
+        self.carry_large_objects(&snapshot, lsn, epoch, &cancel).await?;
         let (source, destination) = (self.node(Side::Source), self.node(Side::Destination));
         let tables = self.copy_list(lsn).await.map_err(|error| look_blocker(source, &error))?;
         let with_origin = self.may_use_origins(Side::Destination).await.map_err(fault_blocker)?;
@@ -312,7 +313,7 @@ async fn major(node: &Node) -> Result<u32, Blocker> {
     look.await.map_err(|error| look_blocker(node, &error))
 }
 
-fn look_blocker(node: &Node, error: &LookError) -> Blocker {
+pub(super) fn look_blocker(node: &Node, error: &LookError) -> Blocker {
     fault_blocker(node.fault(error))
 }
 

@@ -42,7 +42,8 @@ impl PgCluster {
     /// followed, and drift names it.
     pub(crate) async fn tables_to_copy(&self) -> Result<HashSet<TableName>, LookError> {
         let sets = self.membership(Side::Source).await?.unwrap_or_default();
-        let copied_only = self.unlogged_in_scope().await?;
+        let mut copied_only = self.unlogged_in_scope().await?;
+        copied_only.extend(self.large_objects_to_copy().await?);
         Ok(sets.into_keys().filter(|t| t.schema != "pgferry").chain(copied_only).collect())
     }
 

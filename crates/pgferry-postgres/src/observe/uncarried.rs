@@ -14,6 +14,15 @@ impl PgCluster {
         Ok(tables.into_iter().filter(|table| table.unlogged).map(|table| table.name).collect())
     }
 
+    /// The name under which large objects stand in `pgferry.copied`, while the source has any.
+    pub(crate) async fn large_objects_to_copy(&self) -> Result<Option<TableName>, LookError> {
+        let client = self.node(Side::Source).client().await?;
+        let any = prepared(&client, ANY_LARGE_OBJECT, &[]).await?;
+        Ok(any
+            .is_some_and(|rows| !rows.is_empty())
+            .then(|| TableName::new("pg_catalog", "pg_largeobject")))
+    }
+
     /// Large objects that were made or removed on one side after the copy. What changed in one that
     /// both have cannot be seen without reading all of them.
     pub(super) async fn large_objects_differ(&self) -> Result<Option<Blocker>, LookError> {
@@ -42,6 +51,8 @@ impl PgCluster {
         }))
     }
 }
+
+const ANY_LARGE_OBJECT: &str = "SELECT 1 FROM pg_catalog.pg_largeobject_metadata LIMIT 1";
 
 /// How many, and a hash of which, in any order.
 const LARGE_OBJECTS: &str = "SELECT count(*), \
