@@ -2,12 +2,15 @@
 
 CARGO ?= cargo
 
-.PHONY: help deps lint test demo deny
+.PHONY: help deps lint test demo bench-copy deny
 
 help:
 	@echo 'make test    install what is missing, run every test'
 	@echo 'make demo    two servers, eight writers, a move forth, back and forth again'
 	@echo '             ARGS="--switchovers 10" for more of them'
+	@echo 'make bench-copy'
+	@echo '             the copy timed beside pglogical, pg_dump, native replication and pgcopydb;'
+	@echo '             ARGS="--help" lists its options, benches/README.md says what it does'
 	@echo 'make lint    formatting and clippy'
 	@echo 'make deps    install PostgreSQL with pglogical and the build libraries'
 	@echo 'make deny    licences, sources and bans of the dependencies (needs cargo-deny)'
@@ -26,6 +29,9 @@ test: deps
 demo: deps
 	$(CARGO) build --locked --release --workspace --bin pgferry --bin demo
 	$${CARGO_TARGET_DIR:-target}/release/demo $(ARGS)
+
+bench-copy:
+	@benches/copy $(ARGS)
 
 deny:
 	$(CARGO) deny check bans licenses sources

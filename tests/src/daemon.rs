@@ -148,6 +148,12 @@ impl Daemon {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// Its process id; `None` while it does not run.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// The directory of its configuration and of the journal's archive.
     #[must_use]
     pub fn dir(&self) -> &Path {

@@ -12,6 +12,7 @@ pub mod journal;
 pub mod lag;
 pub mod lsn;
 pub mod name;
+pub mod pieces;
 pub mod preflight;
 mod quote;
 pub mod request;

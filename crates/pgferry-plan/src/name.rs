@@ -96,7 +96,7 @@ impl fmt::Display for MigrationName {
 }
 
 /// A table's schema and name, exactly as the catalog holds them, unquoted.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TableName {
     /// `pg_namespace.nspname`
     pub schema: String,

@@ -2,6 +2,7 @@
 //!
 //! Each arm is short, idempotent, and believed by nobody: the next look says what it did.
 
+mod copying;
 mod jobs;
 mod large_objects;
 
@@ -105,7 +106,7 @@ impl PgCluster {
             }
             Action::StopJob => {
                 self.shut_down().await;
-                Ok(())
+                self.release_snapshots(None).await.map_err(Fault::Failed)
             }
             Action::CopySchema
             | Action::AddToSets { .. }

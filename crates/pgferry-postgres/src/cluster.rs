@@ -1,9 +1,9 @@
 //! Both servers of one migration, as the engine's port [`Cluster`].
 //!
-//! Holds connections, the exported snapshot and the background job; decides nothing.
+//! Holds connections and the background job; decides nothing.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use deadpool_postgres::Object;
@@ -14,7 +14,7 @@ use pgferry_plan::preflight::{self, PreflightPolicy, Progress};
 use pgferry_plan::scope::{ScopeRules, SetNames};
 use pgferry_plan::world::NodeState;
 use pgferry_plan::{
-    Action, Blocker, Course, Facts, Finding, LagReport, Lsn, RoleName, Side, Step, World,
+    Action, Blocker, Course, Facts, Finding, LagReport, RoleName, Side, Step, World,
 };
 use tokio::sync::{Notify, watch};
 
@@ -25,7 +25,6 @@ use crate::node::{LookError, Node};
 use crate::observe::fence::StartupWatch;
 use crate::preflight::observe;
 use crate::statements::Guard;
-use crate::walsender::SnapshotKeeper;
 
 /// Both servers of one migration. Clones share everything.
 #[derive(Clone)]
@@ -40,7 +39,6 @@ pub struct Inner {
     watches: [StartupWatch; 2],
     pub(crate) lag: watch::Receiver<LagReport>,
     pub(crate) jobs: Jobs,
-    pub(crate) held: Mutex<Option<HeldSnapshot>>,
     progress: CopyProgress,
     /// Both catalogs' fingerprints when a full comparison last found nothing drifted.
     pub(crate) undrifted: Mutex<Option<[i64; 2]>>,
@@ -56,14 +54,6 @@ impl std::ops::Deref for PgCluster {
     fn deref(&self) -> &Inner {
         &self.0
     }
-}
-
-/// A snapshot of the source that this process holds.
-pub(crate) struct HeldSnapshot {
-    pub(crate) keeper: SnapshotKeeper,
-    pub(crate) name: String,
-    pub(crate) lsn: Lsn,
-    pub(crate) taken_at: Option<Timestamp>,
 }
 
 impl PgCluster {
@@ -92,7 +82,6 @@ impl PgCluster {
             watches: Default::default(),
             lag,
             jobs: Jobs::default(),
-            held: Mutex::default(),
             progress: CopyProgress::default(),
             undrifted: Mutex::default(),
             journal_side: journal.side(),
@@ -170,27 +159,13 @@ impl Inner {
         self.jobs.forget_failure();
     }
 
-    /// Ends the background job and lets go of the snapshot.
+    /// Ends the background job. The snapshot of a copy stays, for whoever leads next.
     pub async fn shut_down(&self) {
         self.jobs.stop().await;
-        self.release_snapshot();
     }
 
     pub(crate) fn watch(&self, side: Side) -> &StartupWatch {
         &self.watches[side as usize]
-    }
-
-    /// The snapshot's position, while its session lives.
-    pub(crate) fn held_snapshot(&self) -> Option<Lsn> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.as_ref().is_some_and(|held| held.keeper.lost().is_some()) {
-            *held = None;
-        }
-        held.as_ref().map(|held| held.lsn)
-    }
-
-    pub(crate) fn release_snapshot(&self) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Roles that are never fenced: the daemon's and replication's.

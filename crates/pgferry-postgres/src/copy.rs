@@ -1,103 +1,159 @@
-//! The rows: every table of a migration, copied in parallel under one exported snapshot.
+//! The rows: every table of a migration, copied in parallel under one exported snapshot, with each
+//! table's indexes built as soon as its last row is there.
 //!
-//! Nothing here retries and nothing decides that the copy is complete: the engine does, by looking
-//! at `pgferry.copied`. A table's rows and its line there are one transaction, so whatever dies
-//! leaves a table either whole and listed, or as it was.
+//! Nothing here decides that the copy is complete: the engine does, by looking at `pgferry.copied`.
+//! A piece's rows and its line there are one transaction, so whatever dies leaves a piece either
+//! there and listed, or not there at all; and the line's key keeps a piece from arriving twice.
 
+mod error;
+mod indexes;
+mod pace;
 mod progress;
-mod rows;
+mod queue;
+pub(crate) mod snapshot;
+mod sql;
 mod worker;
 
-use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jiff::Timestamp;
+use pgferry_plan::pieces::BlockRange;
 use pgferry_plan::{Lsn, TableName};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::connect::{ConnectError, Connector};
+use crate::node::Node;
+use indexes::Index;
+use pace::Pace;
 use progress::TableCounters;
+use queue::Queue;
 use worker::Worker;
 
+pub use error::CopyError;
 pub use progress::{CopyProgress, CopyTotals, TableProgress, TableState};
+
+/// Whole tables travel together up to this size: a transaction costs more than such rows do.
+const BATCH_BYTES: u64 = 16 << 20;
 
 /// What to copy, from which snapshot, and under whose authority.
 #[derive(Clone, Debug)]
-pub struct CopyPlan {
-    /// The exported snapshot's name, for `SET TRANSACTION SNAPSHOT`.
-    pub snapshot: String,
-    /// Where the stream takes over; recorded with each table.
-    pub snapshot_lsn: Lsn,
-    /// When the snapshot was taken, by the source's clock: the rows' commit time, so that a change
-    /// made after the snapshot is newer than the copied row whatever the hour of its commit.
-    pub snapshot_time: Option<Timestamp>,
+pub(crate) struct CopyPlan {
+    /// Where the rows come from; None when every row is there and only indexes are missing.
+    pub(crate) snapshot: Option<Snapshot>,
     /// The tables, in any order.
-    pub tables: Vec<CopyTable>,
-    /// How many tables at a time.
-    pub jobs: usize,
+    pub(crate) tables: Vec<CopyTable>,
+    /// How many things are done at a time; each on a session of its own on either side.
+    pub(crate) jobs: usize,
     /// The subscription's replication origin, which is its slot's name. `None` when the role may
     /// not use origins: rows then count as written here, and a stream back would return them.
-    pub origin: Option<String>,
+    pub(crate) origin: Option<String>,
     /// The leadership that this copy belongs to.
-    pub epoch: i64,
-    /// Shown by every session of the copy on both servers, so that a successor can end them.
-    pub application_name: String,
+    pub(crate) epoch: i64,
+    /// Bytes per second that all workers together may read; None for as many as there are.
+    pub(crate) max_bytes_per_second: Option<u64>,
+    /// `maintenance_work_mem` of each session that builds an index, in bytes.
+    pub(crate) maintenance_work_mem: u64,
+}
+
+/// The snapshot that the rows are read under.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    /// For `SET TRANSACTION SNAPSHOT`.
+    pub(crate) name: String,
+    /// Where the stream takes over; recorded with each piece.
+    pub(crate) lsn: Lsn,
+    /// When it was taken, by the source's clock: the rows' commit time, so that a change made
+    /// after the snapshot is newer than the copied row whatever the hour of its commit.
+    pub(crate) taken_at: Timestamp,
 }
 
 /// One table to copy.
-#[derive(Clone, Debug)]
-pub struct CopyTable {
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CopyTable {
     /// Its name, the same on both sides.
-    pub name: TableName,
+    pub(crate) name: TableName,
     /// Its columns without generated ones; empty for a table that has no other.
-    pub columns: Vec<String>,
+    pub(crate) columns: Vec<String>,
     /// Text instead of binary: for `reg*` types, whose binary form is the other server's OID, and
     /// for types that have none.
-    pub text: bool,
-    /// Its size on the source, for the order only.
-    pub bytes_estimate: u64,
+    pub(crate) text: bool,
+    /// `pg_class.oid` and `relfilenode` on the source, under the snapshot.
+    pub(crate) file: (u32, u32),
+    /// Its size on the source, with what is stored apart (TOAST).
+    pub(crate) bytes: u64,
+    /// Blocks of its main file.
+    pub(crate) blocks: u64,
+    /// What is missing on the destination; empty when every row is there.
+    pub(crate) pieces: Vec<BlockRange>,
+    /// Whether some of its pieces are there.
+    pub(crate) begun: bool,
+    /// Rows, bytes, and share of its size, that are there.
+    pub(crate) there: (u64, u64, u64),
+    /// Its indexes that are missing on the destination.
+    pub(crate) indexes: Vec<Index>,
 }
 
-/// Copies every table of the plan, or stops all of them at the first error and returns it.
+impl CopyTable {
+    /// A range's share of the table's size.
+    pub(crate) fn share(&self, range: BlockRange) -> u64 {
+        if range == BlockRange::WHOLE || self.blocks == 0 {
+            return self.bytes;
+        }
+        let share = u128::from(self.bytes) * u128::from(range.length(self.blocks))
+            / u128::from(self.blocks);
+        u64::try_from(share).unwrap_or(self.bytes)
+    }
+}
+
+/// What the workers of one copy share.
+struct Shared {
+    plan: CopyPlan,
+    tables: Arc<[CopyTable]>,
+    counters: Arc<[Arc<TableCounters>]>,
+    queue: Queue,
+    pace: Pace,
+    source: Node,
+    destination: Node,
+    /// Told when the last row of all has arrived.
+    rows_arrived: Arc<Notify>,
+}
+
+/// Copies everything of the plan, or stops at the first error that a new try would not mend.
 ///
-/// Empties each table first, so it may be repeated. Dropping the future ends its sessions.
-pub async fn copy_tables(
-    source: &Connector,
-    destination: &Connector,
-    plan: &CopyPlan,
+/// `rows_arrived` is told when the last row of all is committed: the snapshot may go, although
+/// indexes are still being built. Dropping the future ends its sessions.
+pub(crate) async fn copy_tables(
+    source: &Node,
+    destination: &Node,
+    mut plan: CopyPlan,
     progress: &CopyProgress,
+    rows_arrived: Arc<Notify>,
     cancel: CancellationToken,
 ) -> Result<(), CopyError> {
-    let mut plan = plan.clone();
-    // The largest first: started last, it alone would be running while the others are idle.
-    plan.tables.sort_by_key(|table| Reverse(table.bytes_estimate));
-    let counters: Vec<Arc<TableCounters>> = plan
-        .tables
-        .iter()
-        .map(|table| Arc::new(TableCounters::new(table.name.clone(), table.bytes_estimate, 1)))
-        .collect();
+    let mut tables = std::mem::take(&mut plan.tables);
+    queue::in_order(&mut tables);
+    let tables: Arc<[CopyTable]> = tables.into();
+    let counters: Vec<Arc<TableCounters>> = tables.iter().map(counters_of).collect();
     progress.begin(counters.clone());
-    let stop = cancel.child_token();
+    let counters: Arc<[Arc<TableCounters>]> = counters.into();
     let shared = Arc::new(Shared {
-        watch_source: source.session(&plan.application_name).await.map_err(CopyError::source)?,
-        watch_destination: destination
-            .session(&plan.application_name)
-            .await
-            .map_err(CopyError::destination)?,
-        next: AtomicUsize::new(0),
+        queue: Queue::new(Arc::clone(&tables), Arc::clone(&counters), BATCH_BYTES),
+        pace: Pace::new(plan.max_bytes_per_second),
+        source: source.clone(),
+        destination: destination.clone(),
+        rows_arrived,
+        tables,
         counters,
         plan,
     });
+    let stop = cancel.child_token();
     let mut workers = JoinSet::new();
-    for _ in 0..shared.plan.jobs.clamp(1, shared.plan.tables.len().max(1)) {
-        let (source, destination) = (source.clone(), destination.clone());
-        let (shared, stop) = (Arc::clone(&shared), stop.clone());
-        workers.spawn(async move {
-            let mut worker = Worker::open(&source, &destination, shared, &stop).await?;
-            worker.run(&stop).await
-        });
+    for _ in 0..shared.plan.jobs.max(1) {
+        let worker = Worker::new(Arc::clone(&shared));
+        let stop = stop.clone();
+        workers.spawn(async move { worker.run(&stop).await });
     }
     let mut outcome = Ok(());
     while let Some(ended) = workers.join_next().await {
@@ -113,157 +169,45 @@ pub async fn copy_tables(
     outcome
 }
 
-/// What the workers of one copy share.
-struct Shared {
-    plan: CopyPlan,
-    /// The next table to take; the list itself never changes.
-    next: AtomicUsize,
-    counters: Vec<Arc<TableCounters>>,
-    /// Reads the source as it is now, beside the snapshot.
-    watch_source: crate::connect::Session,
-    /// Sees whether a worker's transaction on the destination is still alive.
-    watch_destination: crate::connect::Session,
+fn counters_of(table: &CopyTable) -> Arc<TableCounters> {
+    let pieces = u32::try_from(table.pieces.len()).unwrap_or(u32::MAX);
+    let counters = TableCounters::new(table.name.clone(), table.bytes, pieces);
+    let (rows, bytes, read) = table.there;
+    counters.add(rows, bytes, read);
+    let missing = table.indexes.iter().filter(|index| index.create.is_some()).count();
+    counters.expect_indexes(u32::try_from(missing).unwrap_or(u32::MAX));
+    Arc::new(counters)
 }
 
-impl Shared {
-    fn take(&self) -> Option<(&CopyTable, &Arc<TableCounters>)> {
-        let next = self.next.fetch_add(1, Ordering::Relaxed);
-        self.plan.tables.get(next).zip(self.counters.get(next))
+/// Puts the indexes that are missing on the destination to the plan's tables.
+///
+/// # Errors
+/// When a catalog cannot be read.
+pub(crate) async fn plan_indexes(
+    source: &tokio_postgres::Client,
+    destination: &tokio_postgres::Client,
+    tables: &mut [CopyTable],
+) -> Result<(), CopyError> {
+    let names: Vec<TableName> = tables.iter().map(|table| table.name.clone()).collect();
+    let mut missing: BTreeMap<TableName, Vec<Index>> =
+        indexes::missing_indexes(source, destination, &names).await?;
+    for table in tables {
+        table.indexes = missing.remove(&table.name).unwrap_or_default();
     }
+    Ok(())
 }
 
-/// Why the copy stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum CopyError {
-    /// The source cannot be reached.
-    #[error("source: {0}")]
-    Source(#[source] ConnectError),
-    /// The destination cannot be reached.
-    #[error("destination: {0}")]
-    Destination(#[source] ConnectError),
-    /// The exported snapshot is gone: its walsender ended.
-    #[error("the exported snapshot cannot be used any more: {0}")]
-    SnapshotLost(String),
-    /// Another daemon leads this migration now.
-    #[error("the destination's record is not of epoch {0}: another daemon leads now")]
-    EpochRaised(i64),
-    /// The table is another one than under the snapshot, or its file was written anew.
-    #[error("table {table} was truncated, rewritten or replaced on the source during the copy")]
-    SourceRewritten {
-        /// The table.
-        table: TableName,
-    },
-    /// What arrived is not what was sent.
-    #[error("table {table}: {read} rows left the source and {written} arrived")]
-    RowsDiffer {
-        /// The table.
-        table: TableName,
-        /// Rows in the source's stream.
-        read: u64,
-        /// Rows in the destination's answer.
-        written: u64,
-    },
-    /// The stream from the source cannot be understood, or ended early.
-    #[error("table {table}: {reason}")]
-    Stream {
-        /// The table.
-        table: TableName,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A statement failed on the source.
-    #[error("source, {doing}: {message}")]
-    OnSource {
-        /// What was being done.
-        doing: String,
-        /// What the server or the driver said.
-        message: String,
-        /// The server's SQLSTATE, when it was the server.
-        state: Option<String>,
-    },
-    /// A statement failed on the destination.
-    #[error("destination, {doing}: {message}")]
-    OnDestination {
-        /// What was being done.
-        doing: String,
-        /// What the server or the driver said.
-        message: String,
-        /// The server's SQLSTATE, when it was the server.
-        state: Option<String>,
-    },
-    /// A worker ended without saying why.
-    #[error("a copy worker failed: {0}")]
-    Worker(String),
-    /// The caller stopped it, or another worker's error did.
-    #[error("the copy was cancelled")]
-    Cancelled,
+/// Ends the copy's sessions of an earlier try on a server, and returns once they are gone.
+pub(crate) async fn end_sessions(node: &Node) -> Result<(), CopyError> {
+    worker::end_sessions(node, None).await
 }
 
-impl CopyError {
-    /// The word for programs.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Source(error) | Self::Destination(error) => error.code(),
-            Self::SnapshotLost(_) => "snapshot_lost",
-            Self::EpochRaised(_) => "epoch_raised",
-            Self::SourceRewritten { .. } => "source_rewritten",
-            Self::RowsDiffer { .. } => "rows_differ",
-            Self::Stream { .. } => "copy_stream_broken",
-            Self::OnSource { .. } => "copy_failed_on_source",
-            Self::OnDestination { .. } => "copy_failed_on_destination",
-            Self::Worker(_) => "copy_worker_failed",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    /// What to do about it.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::Source(error) | Self::Destination(error) => error.hint(),
-            Self::SnapshotLost(_) => "the copy begins again with a new snapshot",
-            Self::EpochRaised(_) => "leave it to the daemon that leads",
-            Self::SourceRewritten { .. } => {
-                "the copy begins again with a new snapshot; hold TRUNCATE, ALTER TABLE, CLUSTER and \
-                 VACUUM FULL back until it is done, or name the table in scope.exclude_tables"
-            }
-            Self::RowsDiffer { .. } => {
-                "look for a rule or a trigger on the destination's table that drops rows"
-            }
-            Self::Stream { .. } | Self::Worker(_) => "the copy begins again; see the servers' logs",
-            Self::OnSource { .. } => {
-                "check the privilege to read the table, and the source server's log"
-            }
-            Self::OnDestination { .. } => {
-                "check that the table is as on the source, free disk space, and the destination \
-                 server's log"
-            }
-            Self::Cancelled => "",
-        }
-    }
-
-    fn source(error: ConnectError) -> Self {
-        Self::Source(error)
-    }
-
-    fn destination(error: ConnectError) -> Self {
-        Self::Destination(error)
-    }
-
-    fn on_source(doing: impl Into<String>, error: &tokio_postgres::Error) -> Self {
-        let (message, state) = said(error);
-        Self::OnSource { doing: doing.into(), message, state }
-    }
-
-    fn on_destination(doing: impl Into<String>, error: &tokio_postgres::Error) -> Self {
-        let (message, state) = said(error);
-        Self::OnDestination { doing: doing.into(), message, state }
-    }
+/// `application_name` of the copy's sessions on a server.
+pub(crate) fn session_name(node: &Node) -> String {
+    worker::copy_session(node)
 }
 
-/// The message without its DETAIL and CONTEXT, which show values of rows.
-fn said(error: &tokio_postgres::Error) -> (String, Option<String>) {
-    match error.as_db_error() {
-        Some(answer) => (answer.message().to_owned(), Some(answer.code().code().to_owned())),
-        None => (error.to_string(), None),
-    }
+/// The statement that lets a session read a snapshot.
+pub(crate) fn import(snapshot: &Snapshot) -> String {
+    sql::import(snapshot)
 }

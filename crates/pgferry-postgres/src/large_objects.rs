@@ -38,13 +38,12 @@ const COUNT: &str = "SELECT count(*) FROM pg_catalog.pg_largeobject_metadata";
 /// The side too: were this the source by a name that moved, the unlinking would be a disaster.
 const CHECK_EPOCH: &str =
     "SELECT 1 FROM pgferry.node WHERE epoch = $1 AND side = 'destination' FOR SHARE";
-/// As for a table, so that the same look finds it: these rows stand for all large objects.
+/// As for a table, so that the same look finds it: one row stands for all large objects.
+const FORGET: &str = "DELETE FROM pgferry.copied
+WHERE schema_name = 'pg_catalog' AND table_name = 'pg_largeobject'";
 const RECORD: &str = "INSERT INTO pgferry.copied
     (schema_name, table_name, snapshot_lsn, row_count, byte_count, analyzed_at)
-VALUES ('pg_catalog', 'pg_largeobject', $1, $2, $3, now())
-ON CONFLICT (schema_name, table_name) DO UPDATE SET
-    snapshot_lsn = excluded.snapshot_lsn, row_count = excluded.row_count,
-    byte_count = excluded.byte_count, copied_at = now(), analyzed_at = now()";
+VALUES ('pg_catalog', 'pg_largeobject', $1, $2, $3, now())";
 
 /// Copies every large object of the database, and records it in `pgferry.copied` under the name of
 /// `pg_catalog.pg_largeobject`; how many there were. May be repeated.
@@ -115,6 +114,7 @@ impl<'a> Copier<'a> {
         let failed = |error| LargeObjectError::on_destination("unlinking", &error);
         loop {
             self.begin().await?;
+            self.destination.execute(FORGET, &[]).await.map_err(failed)?;
             let unlinked: i64 = self
                 .destination
                 .query_one(UNLINK, &[&BATCH])
@@ -255,6 +255,7 @@ impl<'a> Copier<'a> {
         if here != there || here != copied {
             return Err(LargeObjectError::CountsDiffer { here, there });
         }
+        self.destination.execute(FORGET, &[]).await.map_err(failed)?;
         self.destination
             .execute(RECORD, &[&PgLsn::from(lsn.0), &copied, &bytes])
             .await

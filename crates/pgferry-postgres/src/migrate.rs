@@ -56,7 +56,10 @@ pub enum MigrateError {
 const NODE: MigrationSet = MigrationSet {
     set: "node",
     history: "pgferry.node_history",
-    files: &[("V1__node", include_str!("../../../migrations/node/V1__node.sql"))],
+    files: &[
+        ("V1__node", include_str!("../../../migrations/node/V1__node.sql")),
+        ("V2__pieces", include_str!("../../../migrations/node/V2__pieces.sql")),
+    ],
 };
 
 const JOURNAL: MigrationSet = MigrationSet {

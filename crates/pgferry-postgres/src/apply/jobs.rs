@@ -1,24 +1,19 @@
-//! The jobs that an action starts: schema, sets, snapshot, rows, indexes, statistics.
+//! The jobs that an action starts: schema, sets, snapshot, rows, indexes, statistics; those of
+//! phase copying are in [`super::copying`].
 //!
 //! A job ends at its first error and says it; the loop looks, and starts it again.
 
-use std::collections::HashSet;
-use std::sync::PoisonError;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use pgferry_engine::Fault;
-use pgferry_plan::{Action, Blocker, Direction, Facts, Lsn, SetAddition, Side, TableName};
+use pgferry_plan::{Action, Blocker, Facts, SetAddition, Side, TableName};
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{HeldSnapshot, PgCluster};
-use crate::copy::{CopyError, CopyPlan, CopyTable, copy_tables};
+use crate::cluster::PgCluster;
 use crate::node::{LookError, Node};
 use crate::quote::{literal, table};
 use crate::schema::{SchemaCopy, SchemaError, SchemaScope, SchemaTools};
-use crate::scope::{Sizes, tables_in_scope};
 use crate::statements::{self, Guard};
-use crate::walsender::Walsender;
 
 /// `replication_set_add_table` blocks the table's writers while it waits for its lock, so it
 /// gives up soon and comes again.
@@ -46,12 +41,11 @@ impl PgCluster {
                     });
             }
             Action::CopyRows { snapshot_lsn } => {
-                self.jobs.start("copying rows", move |cancel| async move {
+                self.jobs.start("copying rows and building indexes", move |cancel| async move {
                     cluster.copy_rows(snapshot_lsn, epoch, cancel).await
                 });
             }
             Action::BuildIndexes => {
-                self.release_snapshot();
                 self.jobs.start("building indexes", move |cancel| async move {
                     cluster.build_indexes(epoch, cancel).await
                 });
@@ -68,6 +62,7 @@ impl PgCluster {
     }
 
     async fn build_indexes(&self, epoch: i64, cancel: CancellationToken) -> Result<(), Blocker> {
+        self.build_table_indexes(epoch, cancel.clone()).await?;
         let jobs = self.config.copy.jobs;
         self.with_schema_tools(epoch, &cancel, async |copy| copy.build_post_data(jobs).await).await
     }
@@ -141,124 +136,6 @@ impl PgCluster {
         Ok(())
     }
 
-    async fn take_snapshot(&self, cancel: CancellationToken) -> Result<(), Blocker> {
-        let node = self.node(Side::Source);
-        let lost = |error: crate::walsender::WalsenderError| {
-            Blocker::new(error.code(), format!("the source: {error}"), error.hint())
-        };
-        let mut walsender =
-            Walsender::connect(node.connector(), &node.application_name()).await.map_err(lost)?;
-        // A name of its own each time: the session of an earlier try may not be gone yet.
-        let slot = format!("pgferry_snapshot_{}", uuid::Uuid::now_v7().simple());
-        let exported =
-            walsender.create_temporary_slot_with_snapshot(&slot, &cancel).await.map_err(lost)?;
-        let client = node.client().await.map_err(|error| look_blocker(node, &error))?;
-        let taken_at: Option<Timestamp> = client
-            .query_one("SELECT clock_timestamp()", &[])
-            .await
-            .and_then(|row| row.try_get(0))
-            .map_err(|error| look_blocker(node, &error.into()))?;
-        tracing::info!(lsn = %exported.lsn, "took the snapshot that the copy reads");
-        let held = HeldSnapshot {
-            keeper: walsender.keep(),
-            name: exported.snapshot_name,
-            lsn: exported.lsn,
-            taken_at,
-        };
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
-        Ok(())
-    }
-
-    async fn copy_rows(
-        &self,
-        lsn: Lsn,
-        epoch: i64,
-        cancel: CancellationToken,
-    ) -> Result<(), Blocker> {
-        let snapshot = {
-            let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-            held.as_ref()
-                .filter(|held| held.lsn == lsn)
-                .map(|held| (held.name.clone(), held.taken_at))
-        };
-        // The snapshot died between look and action: the next look says so.
-        let Some((snapshot, snapshot_time)) = snapshot else { return Ok(()) };
-        self.carry_large_objects(&snapshot, lsn, epoch, &cancel).await?;
-        let (source, destination) = (self.node(Side::Source), self.node(Side::Destination));
-        let tables = self.copy_list(lsn).await.map_err(|error| look_blocker(source, &error))?;
-        let with_origin = self.may_use_origins(Side::Destination).await.map_err(fault_blocker)?;
-        let subscription = self
-            .subscription(Direction::Forward)
-            .await
-            .map_err(|error| look_blocker(destination, &error))?;
-        let origin = subscription.filter(|_| with_origin).map(|subscription| subscription.slot);
-        let plan = CopyPlan {
-            snapshot,
-            snapshot_lsn: lsn,
-            snapshot_time,
-            tables,
-            jobs: self.config.copy.jobs,
-            origin,
-            epoch,
-            application_name: source.application_name(),
-        };
-        let progress = self.copy_progress();
-        copy_tables(source.connector(), destination.connector(), &plan, &progress, cancel)
-            .await
-            .map_err(|error| {
-                // What is committed under the snapshot stays good for as long as it lives.
-                if let CopyError::SnapshotLost(_) | CopyError::SourceRewritten { .. } = error {
-                    self.release_snapshot();
-                }
-                let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
-                let message = format!("{error}{}", cause.unwrap_or_default());
-                Blocker::new(error.code(), crate::node::scrub(&message), error.hint())
-            })
-    }
-
-    /// The tables that are not copied under this snapshot yet.
-    async fn copy_list(&self, lsn: Lsn) -> Result<Vec<CopyTable>, LookError> {
-        let wanted = self.tables_to_copy().await?;
-        let done: HashSet<TableName> = self
-            .copied()
-            .await?
-            .into_iter()
-            .filter(|copied| copied.snapshot == lsn)
-            .map(|copied| copied.table)
-            .collect();
-        let client = self.node(Side::Source).client().await?;
-        let mut as_text = HashSet::new();
-        for row in client.query(TABLES_WITHOUT_BINARY_FORM, &[]).await? {
-            as_text
-                .insert(TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?));
-        }
-        let tables = tables_in_scope(&client, &self.rules, Sizes::Measured).await?;
-        Ok(tables
-            .into_iter()
-            .filter(|table| wanted.contains(&table.name) && !done.contains(&table.name))
-            .map(|table| CopyTable {
-                columns: table
-                    .columns
-                    .iter()
-                    .filter(|column| column.generated.is_none())
-                    .map(|column| column.name.clone())
-                    .collect(),
-                text: as_text.contains(&table.name),
-                bytes_estimate: table.bytes,
-                name: table.name,
-            })
-            .collect())
-    }
-
-    /// Tables that the copy carries, and the bytes of their files: an estimate of what it moves.
-    pub async fn copy_expected(&self) -> Option<(u64, Option<u64>)> {
-        let wanted = self.tables_to_copy().await.ok()?;
-        let client = self.node(Side::Source).client().await.ok()?;
-        let tables = tables_in_scope(&client, &self.rules, Sizes::Measured).await.ok()?;
-        let carried = tables.iter().filter(|table| wanted.contains(&table.name));
-        Some((wanted.len() as u64, Some(carried.map(|table| table.bytes).sum())))
-    }
-
     async fn analyze(&self, epoch: i64, cancel: CancellationToken) -> Result<(), Blocker> {
         let node = self.node(Side::Destination);
         let guard = Guard { epoch, revision: None };
@@ -317,7 +194,7 @@ pub(super) fn look_blocker(node: &Node, error: &LookError) -> Blocker {
     fault_blocker(node.fault(error))
 }
 
-fn fault_blocker(fault: Fault) -> Blocker {
+pub(super) fn fault_blocker(fault: Fault) -> Blocker {
     match fault {
         Fault::EpochRaised => Blocker::new("epoch_raised", fault.to_string(), ""),
         Fault::Failed(blocker) => blocker,
@@ -333,24 +210,6 @@ fn schema_blocker(error: SchemaError) -> Blocker {
 fn stopped() -> Blocker {
     Blocker::new("stopped", "the job was stopped", "")
 }
-
-/// Binary COPY carries OIDs for `reg*` types, for composite types and for arrays of types that
-/// are not built in; OIDs of another server mean something else, or nothing.
-const TABLES_WITHOUT_BINARY_FORM: &str = "\
-    WITH RECURSIVE used(relid, typid) AS ( \
-        SELECT a.attrelid, a.atttypid FROM pg_catalog.pg_attribute a \
-        JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p') \
-        WHERE a.attnum > 0 AND NOT a.attisdropped AND c.oid >= 16384 \
-        UNION \
-        SELECT u.relid, i.typid FROM used u JOIN pg_catalog.pg_type t ON t.oid = u.typid \
-        CROSS JOIN LATERAL (VALUES (t.typbasetype), (t.typelem)) AS i(typid) WHERE i.typid <> 0) \
-    SELECT DISTINCT n.nspname::text, c.relname::text FROM used u \
-    JOIN pg_catalog.pg_type t ON t.oid = u.typid \
-    JOIN pg_catalog.pg_class c ON c.oid = u.relid \
-    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-    WHERE t.typsend = 0 OR t.typreceive = 0 OR t.typtype = 'c' \
-    OR (t.typcategory = 'A' AND t.typelem >= 16384) \
-    OR (t.typnamespace = 'pg_catalog'::regnamespace AND t.typname LIKE 'reg%')";
 
 const PARTITIONED_PARENTS: &str = "\
     SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_class c \

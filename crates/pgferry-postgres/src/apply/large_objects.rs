@@ -31,7 +31,7 @@ impl PgCluster {
                 Blocker::new(error.code(), format!("the {side}: {error}"), error.hint())
             }
         };
-        let name = source.application_name();
+        let name = crate::copy::session_name(source);
         let reader = source.connector().session(&name).await.map_err(unreachable(Side::Source))?;
         let writer =
             destination.connector().session(&name).await.map_err(unreachable(Side::Destination))?;

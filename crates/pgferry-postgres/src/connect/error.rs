@@ -85,6 +85,21 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// Whether it may well succeed a little later, without anybody's help.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::NotReady { .. } | Self::TooManyConnections { .. } => {
+                true
+            }
+            Self::Configuration { .. }
+            | Self::Authentication { .. }
+            | Self::Certificate { .. }
+            | Self::Tls { .. }
+            | Self::DatabaseMissing { .. }
+            | Self::Other { .. } => false,
+        }
+    }
+
     /// The word for programs.
     pub fn code(&self) -> &'static str {
         match self {

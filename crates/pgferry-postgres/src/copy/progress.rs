@@ -157,12 +157,18 @@ impl TableCounters {
         }
     }
 
-    /// Counts rows and bytes sent, and how much of the table's size they stand for; negative when
-    /// a piece that was not committed is given up.
-    pub(super) fn add(&self, rows: i64, bytes: i64, read: i64) {
-        self.rows.fetch_add(rows as u64, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.read.fetch_add(read as u64, Ordering::Relaxed);
+    /// Counts rows and bytes sent, and how much of the table's size they stand for.
+    pub(super) fn add(&self, rows: u64, bytes: u64, read: u64) {
+        self.rows.fetch_add(rows, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.read.fetch_add(read, Ordering::Relaxed);
+    }
+
+    /// Takes back what was counted of a piece that was not committed.
+    pub(super) fn take_back(&self, rows: u64, bytes: u64, read: u64) {
+        self.rows.fetch_sub(rows, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.read.fetch_sub(read, Ordering::Relaxed);
     }
 
     /// A piece was committed; whether it was the last one.
@@ -237,7 +243,7 @@ mod tests {
     fn a_piece_that_was_given_up_is_not_counted() {
         let table = TableCounters::new(TableName::new("public", "orders"), 1000, 1);
         table.add(5, 300, 400);
-        table.add(-5, -300, -400);
+        table.take_back(5, 300, 400);
         assert_eq!(table.progress().rows, 0);
         assert_eq!(table.progress().state, TableState::Waiting);
     }

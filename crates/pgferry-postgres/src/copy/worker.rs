@@ -1,398 +1,517 @@
-//! One copy worker: a session on each side, one table after another.
+//! One copy worker: a session on each side, one thing after another from the queue.
 //!
-//! Never holds more of a table in memory than one batch, and never lets a table be committed
-//! whose file is not the one that the snapshot saw.
+//! Never holds more of a table in memory than one frame, and never lets a piece be committed whose
+//! file is not the one that the snapshot saw.
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use futures_util::{SinkExt, TryStreamExt};
-use pgferry_plan::TableName;
 use tokio::sync::Mutex;
-use tokio_postgres::types::PgLsn;
-use tokio_postgres::{Client, CopyInSink, Statement};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::pace::Pace;
 use super::progress::TableCounters;
-use super::rows::RowCounter;
-use super::{CopyError, CopyTable, Shared};
-use crate::connect::{Connector, Session};
-use crate::quote;
-
-/// Rows are gathered into pieces of this size: each piece costs a message and a wake-up.
-const BATCH: usize = 64 * 1024;
-
-/// How often a worker asks whether the destination is still taking its rows. tokio-postgres tells
-/// of a failed COPY only at its end, which for a large table is hours later.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+use super::queue::{Piece, Work};
+use super::{CopyError, Shared, Snapshot, sql};
+use crate::node::Node;
+use crate::statements::{EPOCH_RAISED, Guard, guarded};
+use crate::wire::{Carried, Gate, Pump, PumpError, Purpose, Wire, WireError};
 
 /// A session of one origin at a time: PostgreSQL refuses a second one.
 static COMMIT: Mutex<()> = Mutex::const_new(());
 
-/// Waiting for an `AccessShareLock` holds nobody up, so a worker on the source waits for ever.
-const PREPARE_SOURCE: &str = "SET lock_timeout = 0";
-/// Here it may stand behind a reader or autovacuum.
-const PREPARE_DESTINATION: &str = "SET lock_timeout = '60s'";
-/// The side too: were this the source by a name that moved, the TRUNCATE would be a disaster.
-const CHECK_EPOCH: &str =
-    "SELECT 1 FROM pgferry.node WHERE epoch = $1 AND side = 'destination' FOR SHARE";
-const OWN_PID: &str = "SELECT pg_backend_pid()";
-/// Read under the snapshot, the catalog tells which file the name meant then.
-const TABLE_FILE: &str = "SELECT c.oid, c.relfilenode
-FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE n.nspname = $1 AND c.relname = $2";
-const HOLDS_ITS_TABLE: &str = "SELECT EXISTS (
-    SELECT FROM pg_locks WHERE pid = $1 AND mode = 'AccessExclusiveLock' AND granted)";
-const RECORD: &str = "INSERT INTO pgferry.copied
-    (schema_name, table_name, snapshot_lsn, row_count, byte_count)
-VALUES ($1, $2, $3, $4, $5)
-ON CONFLICT (schema_name, table_name) DO UPDATE SET
-    snapshot_lsn = excluded.snapshot_lsn, row_count = excluded.row_count,
-    byte_count = excluded.byte_count, copied_at = now(), analyzed_at = NULL";
+/// New sessions for the same work, one after the other, before the copy gives up.
+const TRIES: u32 = 5;
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// One worker's two sessions.
+/// SQLSTATE of a row that is there already, and of an index.
+const UNIQUE_VIOLATION: &str = "23505";
+const DUPLICATE_TABLE: &str = "42P07";
+
+/// Files of tables as they are now, beside the snapshot.
+const FILES: &str = "SELECT n.nspname::text, c.relname::text, c.oid, c.relfilenode
+FROM unnest($1::text[], $2::text[]) AS wanted (nspname, relname)
+JOIN pg_catalog.pg_namespace AS n ON n.nspname = wanted.nspname
+JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = wanted.relname";
+
+/// Truncations that the stream will carry, by table: pglogical's triggers write them into its
+/// queue (`pglogical.queue`, message type T). The row's own transaction tells apart what the
+/// snapshot has seen from what it has not.
+const TRUNCATIONS: &str = "SELECT pg_catalog.count(*) FROM pglogical.queue
+WHERE message_type = 'T' AND message ->> 'schema_name' = $1 AND message ->> 'table_name' = $2";
+
+/// Pieces that are entered as copied, of those asked for.
+const ENTERED: &str = "SELECT pg_catalog.count(*) FROM pgferry.copied AS c
+JOIN unnest($1::text[], $2::text[], $3::bigint[]) AS w (schema_name, table_name, first_block)
+USING (schema_name, table_name, first_block)";
+
+const END_SESSIONS: &str = "SELECT pg_catalog.pg_terminate_backend(pid)
+FROM pg_catalog.pg_stat_activity WHERE application_name = $1 AND ($2::int IS NULL OR pid = $2)";
+
+/// One worker and its sessions, opened when they are first needed.
 pub(super) struct Worker {
-    source: Session,
-    destination: Session,
-    destination_pid: i32,
-    file_under_snapshot: Statement,
-    check_epoch: Statement,
-    record: Statement,
     shared: Arc<Shared>,
+    source: Option<Wire>,
+    destination: Option<Wire>,
 }
 
 impl Worker {
-    /// Opens both sessions and imports the snapshot on the source.
-    pub(super) async fn open(
-        source: &Connector,
-        destination: &Connector,
-        shared: Arc<Shared>,
-        stop: &CancellationToken,
-    ) -> Result<Self, CopyError> {
-        let opening = async {
-            let name = &shared.plan.application_name;
-            let (source, destination) =
-                tokio::join!(source.session(name), destination.session(name));
-            let source = source.map_err(CopyError::source)?;
-            let destination = destination.map_err(CopyError::destination)?;
-            import_snapshot(&source, &shared.plan.snapshot).await?;
-            let on_source = |error| CopyError::on_source("preparing", &error);
-            let file_under_snapshot = source.prepare(TABLE_FILE).await.map_err(on_source)?;
-            let on_destination = |error| CopyError::on_destination("preparing", &error);
-            destination.batch_execute(PREPARE_DESTINATION).await.map_err(on_destination)?;
-            let destination_pid =
-                destination.query_one(OWN_PID, &[]).await.map_err(on_destination)?.get(0);
-            let check_epoch = destination.prepare(CHECK_EPOCH).await.map_err(on_destination)?;
-            let record = destination.prepare(RECORD).await.map_err(on_destination)?;
-            Ok((source, destination, destination_pid, file_under_snapshot, check_epoch, record))
-        };
-        let (source, destination, destination_pid, file_under_snapshot, check_epoch, record) = tokio::select! {
-            opened = opening => opened?,
-            () = stop.cancelled() => return Err(CopyError::Cancelled),
-        };
-        Ok(Self {
-            source,
-            destination,
-            destination_pid,
-            file_under_snapshot,
-            check_epoch,
-            record,
-            shared,
-        })
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, source: None, destination: None }
     }
 
-    /// Copies tables until none is left. At an error, or when told to stop, gives up the
+    /// Works until nothing is left. At an error that stays, or when told to stop, gives up the
     /// statements in flight on both servers before it hangs up.
-    pub(super) async fn run(&mut self, stop: &CancellationToken) -> Result<(), CopyError> {
+    pub(super) async fn run(mut self, stop: &CancellationToken) -> Result<(), CopyError> {
         let shared = Arc::clone(&self.shared);
-        while let Some((table, counters)) = shared.take() {
+        let mut last = None;
+        let mut failures = 0;
+        loop {
+            let next = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(CopyError::Cancelled),
+                next = shared.queue.next(last) => next,
+            };
+            let Some(work) = next else { return Ok(()) };
+            if !matches!(work, Work::Copy(_)) && !shared.queue.has_pieces() {
+                // The snapshot holds vacuum back on the source for as long as anybody reads it.
+                self.source = None;
+            }
+            last = work.table();
             let done = tokio::select! {
                 biased;
                 () = stop.cancelled() => Err(CopyError::Cancelled),
-                done = self.copy(table, counters) => done,
+                done = self.perform(&work) => done,
             };
-            if let Err(error) = done {
-                tokio::join!(self.source.cancel_statement(), self.destination.cancel_statement());
-                return Err(error);
-            }
-            counters.piece_done();
-        }
-        Ok(())
-    }
-
-    /// One table, one transaction on the destination.
-    async fn copy(&self, table: &CopyTable, counters: &TableCounters) -> Result<(), CopyError> {
-        let name = &table.name;
-        // A subtransaction, so that the table's lock is given back when its copy is done and an
-        // ALTER TABLE of the application does not wait for the other tables.
-        self.on_source(name, "SAVEPOINT pgferry_table").await?;
-        let file = file_of(&self.source, &self.file_under_snapshot, name)
-            .await
-            .map_err(|error| CopyError::on_source(format!("reading {name}"), &error))?;
-        self.begin(table).await?;
-        let (rows, bytes) = self.stream(table, counters).await?;
-        self.check_same_file(name, file).await?;
-        self.on_source(
-            name,
-            "ROLLBACK TO SAVEPOINT pgferry_table; RELEASE SAVEPOINT pgferry_table",
-        )
-        .await?;
-        self.record(name, rows, bytes).await?;
-        self.commit(name).await?;
-        tracing::info!(table = %name, rows, bytes, "table copied");
-        Ok(())
-    }
-
-    /// Opens the transaction under the epoch, and empties the table: a repeated copy is exact,
-    /// and COPY may write rows that never need to be frozen.
-    async fn begin(&self, table: &CopyTable) -> Result<(), CopyError> {
-        let name = &table.name;
-        let failed = |error| CopyError::on_destination(format!("emptying {name}"), &error);
-        self.destination.batch_execute("BEGIN").await.map_err(failed)?;
-        let epoch = self.shared.plan.epoch;
-        let led = self.destination.query_opt(&self.check_epoch, &[&epoch]).await.map_err(failed)?;
-        if led.is_none() {
-            return Err(CopyError::EpochRaised(epoch));
-        }
-        let truncate = format!("TRUNCATE ONLY {}", quote::table(name));
-        self.destination.batch_execute(&truncate).await.map_err(failed)
-    }
-
-    /// Streams the rows across; how many, and how many bytes.
-    async fn stream(
-        &self,
-        table: &CopyTable,
-        counters: &TableCounters,
-    ) -> Result<(u64, u64), CopyError> {
-        let name = &table.name;
-        let reading = |error| CopyError::on_source(format!("COPY of {name}"), &error);
-        let writing = |error| CopyError::on_destination(format!("COPY of {name}"), &error);
-        let broken = |error: super::rows::BadStream| CopyError::Stream {
-            table: name.clone(),
-            reason: error.to_string(),
-        };
-        let (copy_out, copy_in) = copy_statements(table);
-        let out = self.source.copy_out(&copy_out).await.map_err(reading)?;
-        let sink: CopyInSink<Bytes> = self.destination.copy_in(&copy_in).await.map_err(writing)?;
-        let mut out = pin!(out);
-        let mut sink = pin!(sink);
-        let mut counter = RowCounter::new(table.text);
-        let mut batch = BytesMut::with_capacity(BATCH);
-        let (mut told_rows, mut bytes) = (0, 0);
-        let mut looked = Instant::now();
-        loop {
-            let piece = out.try_next().await.map_err(reading)?;
-            let ended = piece.is_none();
-            if let Some(piece) = piece {
-                counter.feed(&piece).map_err(broken)?;
-                batch.extend_from_slice(&piece);
-            }
-            if batch.len() < BATCH && !ended {
-                continue;
-            }
-            let full = std::mem::replace(&mut batch, BytesMut::with_capacity(BATCH)).freeze();
-            let size = full.len() as u64;
-            if sink.send(full).await.is_err() {
-                // The answer says more than "closed".
-                break;
-            }
-            bytes += size;
-            let rows = (counter.rows() - told_rows) as i64;
-            counters.add(rows, size as i64, size as i64);
-            told_rows = counter.rows();
-            if ended {
-                break;
-            }
-            if looked.elapsed() >= LOOK_EVERY {
-                looked = Instant::now();
-                if !self.destination_holds_its_table().await? {
-                    break;
+            match done {
+                Ok(()) => {
+                    failures = 0;
+                    if shared.queue.done(&work) {
+                        shared.rows_arrived.notify_one();
+                    }
+                }
+                Err(error) if error.is_passing() && failures < TRIES => {
+                    tracing::warn!(%error, "a copy session broke; on with a new one");
+                    let pause = FIRST_PAUSE * 2_u32.pow(failures);
+                    failures += 1;
+                    let ended = tokio::select! {
+                        ended = self.hang_up() => ended,
+                        () = stop.cancelled() => Err(CopyError::Cancelled),
+                    };
+                    shared.queue.give_back(work);
+                    ended?;
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = stop.cancelled() => return Err(CopyError::Cancelled),
+                    }
+                }
+                Err(error) => {
+                    self.cancel_statements().await;
+                    return Err(error);
                 }
             }
         }
-        // A COPY TO that was not read to its end fails here as truncated, whatever the answer.
-        let written = sink.finish().await.map_err(writing)?;
-        let read = counter.finish().map_err(broken)?;
-        if read == written {
-            Ok((read, bytes))
-        } else {
-            Err(CopyError::RowsDiffer { table: name.clone(), read, written })
+    }
+
+    async fn perform(&mut self, work: &Work) -> Result<(), CopyError> {
+        match work {
+            Work::Copy(pieces) => self.copy(pieces).await,
+            Work::Index(table, index) => self.build(*table, *index).await,
+            Work::Complete(table) => self.complete(*table).await,
         }
+    }
+
+    /// Some pieces, one transaction on the destination.
+    async fn copy(&mut self, pieces: &[Piece]) -> Result<(), CopyError> {
+        let shared = Arc::clone(&self.shared);
+        let Some(snapshot) = &shared.plan.snapshot else {
+            return Err(CopyError::SnapshotLost("nothing was to be copied".to_owned()));
+        };
+        let counted: Vec<Counted> = pieces.iter().map(|_| Counted::default()).collect();
+        let copied = self.copy_counting(snapshot, pieces, &counted).await;
+        if copied.is_err() {
+            for (piece, counted) in pieces.iter().zip(&counted) {
+                let [rows, bytes, read] = counted.get();
+                shared.counters[piece.table].take_back(rows, bytes, read);
+            }
+            // A lost answer to a commit, or a session of an earlier try that came through.
+            if let Err(CopyError::AlreadyCopied) = copied
+                && self.are_entered(pieces).await?
+            {
+                (self.source, self.destination) = (None, None);
+                for piece in pieces {
+                    shared.counters[piece.table].add(0, 0, piece.bytes);
+                    shared.counters[piece.table].piece_done();
+                }
+                return Ok(());
+            }
+        }
+        copied
+    }
+
+    async fn copy_counting(
+        &mut self,
+        snapshot: &Snapshot,
+        pieces: &[Piece],
+        counted: &[Counted],
+    ) -> Result<(), CopyError> {
+        let shared = Arc::clone(&self.shared);
+        let tables = &shared.tables;
+        self.open(Some(snapshot)).await?;
+        let (Some(source), Some(destination)) = (&mut self.source, &mut self.destination) else {
+            return Err(CopyError::Worker("a session is missing".to_owned()));
+        };
+        let copy_out = sql::copy_out(tables, pieces);
+        let copy_in = sql::copy_in(&shared.plan, &sql::lsn(snapshot), tables, pieces);
+        let about = |error| failed_copy(&shared, pieces, error);
+        let mut pump =
+            Pump::begin(source, &copy_out, destination, &copy_in).await.map_err(about)?;
+        let mut came_to = Vec::with_capacity(pieces.len());
+        for (piece, counted) in pieces.iter().zip(counted) {
+            let name = &tables[piece.table].name;
+            let counters = &shared.counters[piece.table];
+            let about = |error| failed_copy(&shared, std::slice::from_ref(piece), error);
+            let gate = Tally { counters, counted, share: piece.bytes, pace: &shared.pace };
+            let Carried { read, written, bytes } = pump.carry(&gate).await.map_err(about)?;
+            if read != written {
+                return Err(CopyError::RowsDiffer { table: name.clone(), read, written });
+            }
+            came_to.push((piece, read, bytes));
+        }
+        pump.end().await.map_err(about)?;
+        self.check_same_files(pieces).await?;
+        for piece in pieces.iter().filter(|piece| shared.queue.builds_with(piece)) {
+            self.build_within(piece.table).await?;
+        }
+        self.commit(snapshot, &came_to).await?;
+        for ((piece, rows, _), counted) in came_to.iter().zip(counted) {
+            // What was counted on the way is messages and an estimate; now it is known.
+            let [messages, _, read] = counted.get();
+            let counters = &shared.counters[piece.table];
+            counters.add(*rows, 0, piece.bytes);
+            counters.take_back(messages, 0, read);
+        }
+        Ok(())
+    }
+
+    /// Commits under the origin, one session at a time, and counts the pieces as done.
+    async fn commit(
+        &mut self,
+        snapshot: &Snapshot,
+        came_to: &[(&Piece, u64, u64)],
+    ) -> Result<(), CopyError> {
+        let shared = Arc::clone(&self.shared);
+        let _one_at_a_time = COMMIT.lock().await;
+        let is_last = |piece: &Piece| shared.counters[piece.table].pieces_left() == 1;
+        let durable = came_to.iter().any(|(piece, ..)| is_last(piece));
+        let commit = sql::commit(&shared.plan, snapshot, &shared.tables, came_to, durable);
+        self.on_destination("committing", &commit).await?;
+        for (piece, rows, bytes) in came_to {
+            let last = shared.counters[piece.table].piece_done();
+            let table = &shared.tables[piece.table].name;
+            if last {
+                tracing::info!(%table, rows, bytes, "the last rows have arrived");
+            } else {
+                tracing::debug!(%table, rows, bytes, first_block = piece.range.first, "piece copied");
+            }
+        }
+        Ok(())
     }
 
     /// A rewriting ALTER TABLE that committed between the snapshot and COPY's lock makes COPY
     /// read nothing, without an error: its rows are newer than the snapshot.
     ///
     /// From the lock on, which is still held, nothing can rewrite the table; so what a fresh
-    /// statement sees now is what COPY read. TRUNCATE changes the file too. Its rows would
-    /// come to the same end through the stream, but it cannot be told from a rewrite that
-    /// keeps every type (`ALTER COLUMN … USING`), which the stream does not carry. Refused.
-    async fn check_same_file(
-        &self,
-        name: &TableName,
-        under_snapshot: Option<(u32, u32)>,
-    ) -> Result<(), CopyError> {
-        let now: Option<(u32, u32)> = self
-            .shared
-            .watch_source
-            .query_opt(TABLE_FILE, &[&name.schema, &name.name])
-            .await
-            .map_err(|error| CopyError::on_source(format!("looking at {name}"), &error))?
-            .map(|row| (row.get(0), row.get(1)));
-        if now.is_some() && now == under_snapshot {
-            Ok(())
-        } else {
-            Err(CopyError::SourceRewritten { table: name.clone() })
+    /// statement sees now is what COPY read. TRUNCATE changes the file too, and COPY reads what
+    /// came after it, that is nothing; but the stream carries it, and so both sides come to the
+    /// same whatever was copied before. It is told from a rewrite by pglogical's own note of it.
+    async fn check_same_files(&self, pieces: &[Piece]) -> Result<(), CopyError> {
+        let shared = &self.shared;
+        let looking = |error| CopyError::on_source("looking at the copied tables", error);
+        let client = shared.source.client().await.map_err(|error| looking(error.into()))?;
+        let names = || pieces.iter().map(|piece| &shared.tables[piece.table].name);
+        let schemas: Vec<&str> = names().map(|name| name.schema.as_str()).collect();
+        let tables: Vec<&str> = names().map(|name| name.name.as_str()).collect();
+        let rows = client.query(FILES, &[&schemas, &tables]).await;
+        let rows = rows.map_err(|error| looking(error.into()))?;
+        for piece in pieces {
+            let table = &shared.tables[piece.table];
+            let is_it = |row: &&tokio_postgres::Row| {
+                row.get::<_, &str>(0) == table.name.schema
+                    && row.get::<_, &str>(1) == table.name.name
+            };
+            let now =
+                rows.iter().find(is_it).map(|row| (row.get::<_, u32>(2), row.get::<_, u32>(3)));
+            if now == Some(table.file) {
+                continue;
+            }
+            let same_table = now.is_some_and(|(oid, _)| oid == table.file.0);
+            if !same_table || !self.truncation_is_on_its_way(piece).await? {
+                return Err(CopyError::SourceRewritten { table: table.name.clone() });
+            }
+            tracing::info!(table = %table.name, "it was truncated: the stream brings that over");
         }
-    }
-
-    async fn destination_holds_its_table(&self) -> Result<bool, CopyError> {
-        self.shared
-            .watch_destination
-            .query_one(HOLDS_ITS_TABLE, &[&self.destination_pid])
-            .await
-            .map(|row| row.get(0))
-            .map_err(|error| CopyError::on_destination("looking at the copy", &error))
-    }
-
-    async fn record(&self, name: &TableName, rows: u64, bytes: u64) -> Result<(), CopyError> {
-        let lsn = PgLsn::from(self.shared.plan.snapshot_lsn.0);
-        // A table of more rows than i64 holds does not exist.
-        let rows = i64::try_from(rows).unwrap_or(i64::MAX);
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.destination
-            .execute(&self.record, &[&name.schema, &name.name, &lsn, &rows, &bytes])
-            .await
-            .map_err(|error| CopyError::on_destination(format!("recording {name}"), &error))?;
         Ok(())
     }
 
-    /// Commits under the subscription's origin, for the instant of the commit only: the commit's
-    /// origin decides what a stream back skips, and only one session may have it at a time.
-    async fn commit(&self, name: &TableName) -> Result<(), CopyError> {
-        let failed = |error| CopyError::on_destination(format!("committing {name}"), &error);
-        match commit_statements(&self.shared.plan) {
-            Some(statements) => {
-                let _one_at_a_time = COMMIT.lock().await;
-                self.destination.batch_execute(&statements).await.map_err(failed)
+    /// Whether a TRUNCATE that the snapshot has not seen was committed.
+    async fn truncation_is_on_its_way(&self, piece: &Piece) -> Result<bool, CopyError> {
+        let shared = &self.shared;
+        let name = &shared.tables[piece.table].name;
+        let looking = |error| CopyError::on_source(format!("looking at {name}"), error);
+        let now = {
+            let client = shared.source.client().await.map_err(|error| looking(error.into()))?;
+            let row = client.query_one(TRUNCATIONS, &[&name.schema, &name.name]).await;
+            row.map_err(|error| looking(error.into()))?.get::<_, i64>(0)
+        };
+        let Some(snapshot) = &shared.plan.snapshot else { return Ok(false) };
+        let connector = shared.source.connector();
+        let session = connector
+            .session(&copy_session(&shared.source))
+            .await
+            .map_err(|error| looking(WireError::Connect(error).into()))?;
+        let import = sql::import(snapshot);
+        session.batch_execute(&import).await.map_err(|error| looking(error.into()))?;
+        let row = session.query_one(TRUNCATIONS, &[&name.schema, &name.name]).await;
+        let before = row.map_err(|error| looking(error.into()))?.get::<_, i64>(0);
+        Ok(now > before)
+    }
+
+    /// Whether every one of these pieces is entered as copied.
+    async fn are_entered(&self, pieces: &[Piece]) -> Result<bool, CopyError> {
+        let shared = &self.shared;
+        let looking = |error| CopyError::on_destination("looking at what is copied", error);
+        let client = shared.destination.client().await.map_err(|error| looking(error.into()))?;
+        let names = || pieces.iter().map(|piece| &shared.tables[piece.table].name);
+        let schemas: Vec<&str> = names().map(|name| name.schema.as_str()).collect();
+        let tables: Vec<&str> = names().map(|name| name.name.as_str()).collect();
+        let first: Vec<i64> =
+            pieces.iter().map(|piece| i64::try_from(piece.range.first).unwrap_or(-1)).collect();
+        let row = client.query_one(ENTERED, &[&schemas, &tables, &first]).await;
+        let entered: i64 = row.map_err(|error| looking(error.into()))?.get(0);
+        Ok(usize::try_from(entered) == Ok(pieces.len()))
+    }
+
+    /// One index of a table whose rows are there, with the workers that are idle to help.
+    async fn build(&mut self, table: usize, index: usize) -> Result<(), CopyError> {
+        let shared = Arc::clone(&self.shared);
+        self.open(None).await?;
+        let Some(create) = &shared.tables[table].indexes[index].create else { return Ok(()) };
+        let idle = shared.queue.idle(shared.plan.jobs);
+        let before = sql::before_index(shared.plan.maintenance_work_mem, idle);
+        self.on_destination("preparing to build indexes", &before).await?;
+        let began = Instant::now();
+        self.mutate(create, table, index).await?;
+        let name = &shared.tables[table].indexes[index].name;
+        tracing::info!(table = %shared.tables[table].name, index = name,
+            seconds = began.elapsed().as_secs_f64(), "index built");
+        shared.counters[table].index_done();
+        Ok(())
+    }
+
+    /// What turns indexes into constraints and the like, once none of the table is being built.
+    async fn complete(&mut self, table: usize) -> Result<(), CopyError> {
+        let shared = Arc::clone(&self.shared);
+        self.open(None).await?;
+        for (position, index) in shared.tables[table].indexes.iter().enumerate() {
+            if !index.complete.is_empty() {
+                self.mutate(&index.complete.join("; "), table, position).await?;
             }
-            None => self.destination.batch_execute("COMMIT").await.map_err(failed),
+        }
+        Ok(())
+    }
+
+    /// The indexes of a small table, in the transaction that has brought its rows.
+    async fn build_within(&mut self, table: usize) -> Result<(), CopyError> {
+        let shared = Arc::clone(&self.shared);
+        for index in &shared.tables[table].indexes {
+            let statements: Vec<&str> =
+                index.create.iter().chain(&index.complete).map(String::as_str).collect();
+            let built = self.query_destination(&statements.join("; ")).await;
+            built.map_err(|error| failed_index(&shared, table, &index.name, error))?;
+            shared.counters[table].index_done();
+        }
+        Ok(())
+    }
+
+    async fn mutate(&mut self, body: &str, table: usize, index: usize) -> Result<(), CopyError> {
+        let shared = Arc::clone(&self.shared);
+        let guard = Guard { epoch: shared.plan.epoch, revision: None };
+        match self.query_destination(&guarded(shared.destination.side(), guard, body)).await {
+            Err(error) if error.state() == Some(DUPLICATE_TABLE) => Ok(()),
+            Err(error) if error.state() == Some(EPOCH_RAISED) => {
+                Err(CopyError::EpochRaised(shared.plan.epoch))
+            }
+            Err(error) => {
+                let name = &shared.tables[table].indexes[index].name;
+                Err(failed_index(&shared, table, name, error))
+            }
+            Ok(()) => Ok(()),
         }
     }
 
-    async fn on_source(&self, name: &TableName, statements: &str) -> Result<(), CopyError> {
-        self.source
-            .batch_execute(statements)
-            .await
-            .map_err(|error| CopyError::on_source(format!("copying {name}"), &error))
+    async fn on_destination(&mut self, doing: &str, sql: &str) -> Result<(), CopyError> {
+        let result = self.query_destination(sql).await;
+        result.map_err(|error| CopyError::on_destination(doing, error.into()))
+    }
+
+    async fn query_destination(&mut self, sql: &str) -> Result<(), WireError> {
+        match &mut self.destination {
+            Some(destination) => destination.query(sql).await.map(drop),
+            None => Err(WireError::Lost("it was never opened".to_owned())),
+        }
+    }
+
+    /// Opens what is missing: the destination's session, and the source's with its snapshot.
+    async fn open(&mut self, snapshot: Option<&Snapshot>) -> Result<(), CopyError> {
+        let shared = Arc::clone(&self.shared);
+        if self.destination.is_none() {
+            let opening = open(&shared.destination, sql::PREPARE_DESTINATION).await;
+            let opened = opening.map_err(|e| CopyError::on_destination("connecting", e.into()))?;
+            self.destination = Some(opened);
+        }
+        let Some(snapshot) = snapshot.filter(|_| self.source.is_none()) else { return Ok(()) };
+        let opening = open(&shared.source, sql::PREPARE_SOURCE).await;
+        let mut source =
+            opening.map_err(|error| CopyError::on_source("connecting", error.into()))?;
+        match source.query(&sql::import(snapshot)).await {
+            Ok(_) => {}
+            // Every way in which the server refuses the name means that its exporter has ended.
+            Err(WireError::Refused { message, .. }) => {
+                return Err(CopyError::SnapshotLost(message));
+            }
+            Err(error) => return Err(CopyError::on_source("importing the snapshot", error.into())),
+        }
+        self.source = Some(source);
+        Ok(())
+    }
+
+    /// Drops both sessions, and sees the destination's gone: its transaction may still commit.
+    async fn hang_up(&mut self) -> Result<(), CopyError> {
+        self.cancel_statements().await;
+        self.source = None;
+        let pid = self.destination.take().and_then(|session| session.backend_pid());
+        let Some(pid) = pid else { return Ok(()) };
+        end_sessions(&self.shared.destination, Some(pid)).await
+    }
+
+    async fn cancel_statements(&self) {
+        tokio::join!(
+            cancel(&self.source, &self.shared.source),
+            cancel(&self.destination, &self.shared.destination)
+        );
     }
 }
 
-async fn import_snapshot(source: &Client, snapshot: &str) -> Result<(), CopyError> {
-    let statements = format!(
-        "{PREPARE_SOURCE}; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
-         SET TRANSACTION SNAPSHOT {}",
-        quote::literal(snapshot)
-    );
-    match source.batch_execute(&statements).await {
-        Ok(()) => Ok(()),
-        // Every way in which the server refuses the name means that its exporter has ended.
-        Err(error) => match error.as_db_error() {
-            Some(answer) => Err(CopyError::SnapshotLost(answer.message().to_owned())),
-            None => Err(CopyError::on_source("importing the snapshot", &error)),
+async fn cancel(wire: &Option<Wire>, node: &Node) {
+    if let Some(wire) = wire {
+        wire.cancel_statement(node.connector()).await;
+    }
+}
+
+impl Work {
+    /// The table that a range was copied of: its next one continues it.
+    fn table(&self) -> Option<usize> {
+        match self {
+            Self::Copy(pieces) => pieces.first().map(|piece| piece.table),
+            Self::Index(..) | Self::Complete(_) => None,
+        }
+    }
+}
+
+/// Counts a piece on its way, and holds it to the pace.
+struct Tally<'a> {
+    counters: &'a TableCounters,
+    counted: &'a Counted,
+    share: u64,
+    pace: &'a Pace,
+}
+
+impl Gate for Tally<'_> {
+    async fn pass(&self, messages: u64, bytes: u64) {
+        // How much of the table was read is not known before the end: as much as was sent.
+        let read = bytes.min(self.share.saturating_sub(self.counted.get()[2]));
+        self.counters.add(messages, bytes, read);
+        self.counted.add([messages, bytes, read]);
+        self.pace.keep(bytes).await;
+    }
+}
+
+/// What was counted of a piece that is under way: messages, bytes, and share of its size.
+#[derive(Default)]
+struct Counted([AtomicU64; 3]);
+
+impl Counted {
+    fn add(&self, figures: [u64; 3]) {
+        for (counter, figure) in self.0.iter().zip(figures) {
+            counter.fetch_add(figure, Ordering::Relaxed);
+        }
+    }
+
+    fn get(&self) -> [u64; 3] {
+        [0, 1, 2].map(|at: usize| self.0[at].load(Ordering::Relaxed))
+    }
+}
+
+/// `application_name` of a copy's own sessions: those of one leadership, told from its others so
+/// that a new try can end them.
+pub(super) fn copy_session(node: &Node) -> String {
+    format!("{}/copy", node.application_name())
+}
+
+/// Ends one session of the copy on a server, or all of them, and returns once they are gone.
+pub(super) async fn end_sessions(node: &Node, pid: Option<i32>) -> Result<(), CopyError> {
+    let name = copy_session(node);
+    let deadline = Instant::now() + sql::END_PATIENCE;
+    loop {
+        // A server that restarts has no sessions of before; until it answers, none is seen.
+        if let Ok(client) = node.client().await
+            && let Ok(0) = client.execute(END_SESSIONS, &[&name, &pid]).await
+        {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(CopyError::SessionStays(node.side()));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn open(node: &Node, prepare: &str) -> Result<Wire, WireError> {
+    let name = copy_session(node);
+    let mut wire = Wire::connect(node.connector(), &name, Purpose::Sql).await?;
+    wire.query(prepare).await?;
+    Ok(wire)
+}
+
+/// What a COPY that failed means, for the pieces that it may have been about.
+fn failed_copy(shared: &Shared, pieces: &[Piece], error: PumpError) -> CopyError {
+    let names: Vec<String> =
+        pieces.iter().map(|piece| shared.tables[piece.table].name.to_string()).collect();
+    let doing = match names.as_slice() {
+        [one] => format!("COPY of {one}"),
+        [one, .., last] => format!("COPY of {one} to {last}, {} tables", names.len()),
+        [] => "COPY".to_owned(),
+    };
+    match error {
+        PumpError::Source(error) => CopyError::on_source(doing, error.into()),
+        PumpError::Destination(error, begun) => match error.state() {
+            Some(EPOCH_RAISED) => CopyError::EpochRaised(shared.plan.epoch),
+            Some(UNIQUE_VIOLATION) if !begun => CopyError::AlreadyCopied,
+            _ => CopyError::on_destination(doing, error.into()),
         },
     }
 }
 
-async fn file_of(
-    client: &Client,
-    statement: &Statement,
-    name: &TableName,
-) -> Result<Option<(u32, u32)>, tokio_postgres::Error> {
-    let row = client.query_opt(statement, &[&name.schema, &name.name]).await?;
-    Ok(row.map(|row| (row.get(0), row.get(1))))
-}
-
-/// Both ends of one table's copy. Without a list COPY leaves generated columns out by itself,
-/// and an empty list is not SQL.
-fn copy_statements(table: &CopyTable) -> (String, String) {
-    let what = if table.columns.is_empty() {
-        quote::table(&table.name)
-    } else {
-        format!("{} ({})", quote::table(&table.name), quote::columns(&table.columns))
-    };
-    let format = if table.text { "text" } else { "binary" };
-    (
-        format!("COPY {what} TO STDOUT (FORMAT {format})"),
-        format!("COPY {what} FROM STDIN (FORMAT {format}, FREEZE)"),
-    )
-}
-
-/// One message, so that the origin is taken for one round trip and not for four.
-fn commit_statements(plan: &super::CopyPlan) -> Option<String> {
-    let origin = quote::literal(plan.origin.as_ref()?);
-    let stamp = plan.snapshot_time.map_or_else(String::new, |time| {
-        format!(
-            "SELECT pg_replication_origin_xact_setup('0/0', {}); ",
-            quote::literal(&time.to_string())
-        )
-    });
-    Some(format!(
-        "SELECT pg_replication_origin_session_setup({origin}); {stamp}COMMIT; \
-         SELECT pg_replication_origin_session_reset()"
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn table(columns: &[&str], text: bool) -> CopyTable {
-        CopyTable {
-            name: TableName::new("public", "Odd name"),
-            columns: columns.iter().map(|&column| column.to_owned()).collect(),
-            text,
-            bytes_estimate: 0,
-        }
+fn failed_index(shared: &Shared, table: usize, index: &str, error: WireError) -> CopyError {
+    let table = shared.tables[table].name.clone();
+    if let WireError::Refused { state, message } = &error
+        && !error.is_passing()
+    {
+        let (state, message) = (state.clone(), crate::node::scrub(message));
+        return CopyError::IndexNotBuilt { table, index: index.to_owned(), message, state };
     }
-
-    #[test]
-    fn both_ends_name_the_same_columns() {
-        let (copy_out, copy_in) = copy_statements(&table(&["id", "to"], false));
-        assert_eq!(copy_out, r#"COPY "public"."Odd name" ("id", "to") TO STDOUT (FORMAT binary)"#);
-        assert_eq!(
-            copy_in,
-            r#"COPY "public"."Odd name" ("id", "to") FROM STDIN (FORMAT binary, FREEZE)"#
-        );
-    }
-
-    #[test]
-    fn a_table_without_columns_is_copied_without_a_list() {
-        let (copy_out, _) = copy_statements(&table(&[], true));
-        assert_eq!(copy_out, r#"COPY "public"."Odd name" TO STDOUT (FORMAT text)"#);
-    }
-
-    #[test]
-    fn the_origin_is_taken_for_the_commit_only() {
-        let mut plan = super::super::CopyPlan {
-            snapshot: String::new(),
-            snapshot_lsn: pgferry_plan::Lsn(0),
-            snapshot_time: Some("2026-11-21T06:00:00.5Z".parse().unwrap()),
-            tables: Vec::new(),
-            jobs: 1,
-            origin: Some("pgl_a_b".to_owned()),
-            epoch: 1,
-            application_name: String::new(),
-        };
-        assert_eq!(
-            commit_statements(&plan).unwrap(),
-            "SELECT pg_replication_origin_session_setup('pgl_a_b'); \
-             SELECT pg_replication_origin_xact_setup('0/0', '2026-11-21T06:00:00.5Z'); COMMIT; \
-             SELECT pg_replication_origin_session_reset()"
-        );
-        plan.origin = None;
-        assert_eq!(commit_statements(&plan), None);
-    }
+    CopyError::on_destination(format!("building index {index} of {table}"), error.into())
 }

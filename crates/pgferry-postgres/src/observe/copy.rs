@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use pgferry_plan::pieces::{BlockRange, is_whole};
 use pgferry_plan::world::CopyView;
 use pgferry_plan::{Lsn, Side, TableName};
 
@@ -15,25 +16,31 @@ use crate::schema::{SchemaScope, missing_post_data};
 pub(crate) struct Copied {
     pub(crate) table: TableName,
     pub(crate) snapshot: Lsn,
-    rows: u64,
-    bytes: u64,
+    pub(crate) range: BlockRange,
+    pub(crate) rows: u64,
+    pub(crate) bytes: u64,
 }
 
 impl PgCluster {
     pub(crate) async fn copy_view(&self, under: Option<Lsn>) -> Look<CopyView> {
         let wanted = self.tables_to_copy().await?;
+        let held: Vec<Lsn> = self.held_snapshots().await?.iter().map(|held| held.lsn).collect();
         let mut view = CopyView {
-            held: self.held_snapshot(),
+            // What has been begun goes on, as long as it can.
+            held: under.filter(|lsn| held.contains(lsn)).or(held.last().copied()),
             tables: wanted.len() as u64,
-            copied: BTreeMap::new(),
             ..CopyView::default()
         };
+        let mut pieces: BTreeMap<(Lsn, TableName), Vec<BlockRange>> = BTreeMap::new();
         for copied in self.copied().await?.into_iter().filter(|c| wanted.contains(&c.table)) {
-            *view.copied.entry(copied.snapshot).or_default() += 1;
             if Some(copied.snapshot) == under {
                 view.rows += copied.rows;
                 view.bytes += copied.bytes;
             }
+            pieces.entry((copied.snapshot, copied.table)).or_default().push(copied.range);
+        }
+        for ((snapshot, _), there) in pieces {
+            *view.copied.entry(snapshot).or_default() += u64::from(is_whole(&there));
         }
         Ok(Some(view))
     }
@@ -56,6 +63,12 @@ impl PgCluster {
                 snapshot: lsn(&row.try_get::<_, String>(2)?)?,
                 rows: u64::try_from(row.try_get::<_, i64>(3)?).unwrap_or(0),
                 bytes: u64::try_from(row.try_get::<_, i64>(4)?).unwrap_or(0),
+                range: BlockRange {
+                    first: u64::try_from(row.try_get::<_, i64>(5)?).unwrap_or(0),
+                    end: row
+                        .try_get::<_, Option<i64>>(6)?
+                        .map(|end| u64::try_from(end).unwrap_or(0)),
+                },
             });
         }
         Ok(copied)
@@ -73,4 +86,5 @@ impl PgCluster {
 }
 
 const COPIED: &str = "\
-    SELECT schema_name, table_name, snapshot_lsn::text, row_count, byte_count FROM pgferry.copied";
+    SELECT schema_name, table_name, snapshot_lsn::text, row_count, byte_count, \
+    first_block, end_block FROM pgferry.copied";

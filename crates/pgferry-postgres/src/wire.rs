@@ -1,6 +1,9 @@
-//! The protocol under a replication session: socket, TLS, authentication, messages.
+//! PostgreSQL's protocol on a socket, for what tokio-postgres does not do: replication commands, and
+//! COPY passed on as it arrives, without a look at its rows. Simple queries only.
 //!
 //! Never sends a password before the TLS question is settled as `sslmode` says.
+
+mod copy;
 
 use std::io;
 use std::time::Duration;
@@ -21,14 +24,71 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres::config::{ChannelBinding, SslMode};
 use tokio_postgres::error::SqlState;
 
-use super::WalsenderError;
-use crate::connect::{ConnectError, Connector};
+use crate::connect::{ConnectError, Connector, MAY_IDLE};
+
+pub(crate) use copy::{Carried, Gate, Pump, PumpError};
+
+/// Why a session failed.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// It could not be opened.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The server refused a command.
+    #[error("{message} (SQLSTATE {state})")]
+    Refused {
+        /// The server's SQLSTATE.
+        state: String,
+        /// The server's words.
+        message: String,
+    },
+    /// The session ended.
+    #[error("the session was lost: {0}")]
+    Lost(String),
+    /// The server said something that the protocol does not allow here.
+    #[error("the server's answer makes no sense: {0}")]
+    Protocol(String),
+}
+
+impl WireError {
+    /// The server's SQLSTATE, when it was the server that refused.
+    pub(crate) fn state(&self) -> Option<&str> {
+        match self {
+            Self::Refused { state, .. } => Some(state),
+            Self::Connect(_) | Self::Lost(_) | Self::Protocol(_) => None,
+        }
+    }
+
+    /// Whether the same may well succeed on a new session: a connection that broke or could not be
+    /// had, a server that restarts (class 57P), a deadlock.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Lost(_) => true,
+            Self::Connect(error) => error.is_passing(),
+            Self::Refused { state, .. } => {
+                state.starts_with("57P")
+                    || state.starts_with("08")
+                    || matches!(state.as_str(), "40P01" | "40001" | "53300" | "55006" | "55P03")
+            }
+            Self::Protocol(_) => false,
+        }
+    }
+}
+
+/// What a session is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Replication commands on one database.
+    Replication,
+    /// SQL.
+    Sql,
+}
 
 trait Socket: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Socket for S {}
 
 /// One session's socket and what the server said of itself on it.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     socket: Box<dyn Socket>,
     /// Certificate hash for channel binding, when there is TLS.
     end_point: Option<Vec<u8>>,
@@ -38,8 +98,26 @@ pub(super) struct Wire {
 }
 
 impl Wire {
+    /// Opens a session, within the connector's connect timeout, that may idle for as long as it likes.
+    pub(crate) async fn connect(
+        to: &Connector,
+        application_name: &str,
+        purpose: Purpose,
+    ) -> Result<Self, WireError> {
+        let opening = async {
+            let mut wire = Self::open(to).await?;
+            wire.start(to, application_name, purpose).await?;
+            Ok::<_, WireError>(wire)
+        };
+        let mut wire = tokio::time::timeout(to.timeout(), opening)
+            .await
+            .map_err(|_| ConnectError::timeout(to))??;
+        wire.query(MAY_IDLE).await?;
+        Ok(wire)
+    }
+
     /// Opens the socket and settles TLS; says nothing of who we are yet.
-    pub(super) async fn open(to: &Connector) -> Result<Self, WalsenderError> {
+    async fn open(to: &Connector) -> Result<Self, WireError> {
         let dsn = &to.login().dsn;
         let io = |error: io::Error| ConnectError::io(to, &error);
         let wire = |socket: Box<dyn Socket>, end_point| Self {
@@ -79,20 +157,23 @@ impl Wire {
     }
 
     /// Start-up and authentication, until the server is ready for a command.
-    pub(super) async fn start(
+    async fn start(
         &mut self,
         to: &Connector,
         application_name: &str,
-    ) -> Result<(), WalsenderError> {
+        purpose: Purpose,
+    ) -> Result<(), WireError> {
         let dsn = &to.login().dsn;
-        let parameters = [
+        let mut parameters = vec![
             ("client_encoding", "UTF8"),
             ("user", dsn.user()),
             ("database", dsn.dbname()),
-            ("replication", "database"),
             ("application_name", application_name),
             ("options", to.options()),
         ];
+        if purpose == Purpose::Replication {
+            parameters.push(("replication", "database"));
+        }
         self.send(|buffer| frontend::startup_message(parameters, buffer)).await?;
         self.authenticate(to).await?;
         loop {
@@ -113,11 +194,13 @@ impl Wire {
     }
 
     /// Runs one statement or replication command and returns its rows as text.
-    pub(super) async fn query(
-        &mut self,
-        sql: &str,
-    ) -> Result<Vec<Vec<Option<String>>>, WalsenderError> {
-        self.send(|buffer| frontend::query(sql, buffer)).await?;
+    pub(crate) async fn query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, WireError> {
+        self.begin_query(sql).await?;
+        self.query_answers().await
+    }
+
+    /// Reads the rows of a query that was begun, as text.
+    pub(crate) async fn query_answers(&mut self) -> Result<Vec<Vec<Option<String>>>, WireError> {
         let mut rows = Vec::new();
         let mut refused = None;
         loop {
@@ -125,7 +208,7 @@ impl Wire {
                 Message::DataRow(row) => rows.push(row_text(&row)?),
                 Message::ErrorResponse(body) => {
                     let (state, message) = error_fields(&body);
-                    refused = Some(WalsenderError::Refused { state, message });
+                    refused = Some(WireError::Refused { state, message });
                 }
                 Message::ReadyForQuery(_) => return refused.map_or(Ok(rows), Err),
                 Message::RowDescription(_)
@@ -138,24 +221,44 @@ impl Wire {
         }
     }
 
+    /// The process that serves this session on its server.
+    pub(crate) fn backend_pid(&self) -> Option<i32> {
+        self.backend.map(|(pid, _)| pid)
+    }
+
+    /// Sends a query without waiting for its answers.
+    pub(crate) async fn begin_query(&mut self, sql: &str) -> Result<(), WireError> {
+        self.send(|buffer| frontend::query(sql, buffer)).await
+    }
+
     /// The next message, whatever it is. Dropping the future loses nothing.
-    pub(super) async fn receive(&mut self) -> Result<Message, WalsenderError> {
+    async fn receive(&mut self) -> Result<Message, WireError> {
         loop {
             let parsed = Message::parse(&mut self.unread)
-                .map_err(|error| WalsenderError::Protocol(error.to_string()))?;
+                .map_err(|error| WireError::Protocol(error.to_string()))?;
             if let Some(message) = parsed {
                 return Ok(message);
             }
-            match self.socket.read_buf(&mut self.unread).await {
-                Ok(0) => return Err(WalsenderError::Lost("the server closed it".to_owned())),
-                Ok(_) => {}
-                Err(error) => return Err(WalsenderError::Lost(error.to_string())),
-            }
+            self.fill().await?;
+        }
+    }
+
+    /// Reads whatever has arrived, and waits for something when nothing has.
+    async fn fill(&mut self) -> Result<(), WireError> {
+        /// What the servers' send buffers make of a stream, many times over: fewer wake-ups.
+        const READ_BYTES: usize = 256 * 1024;
+        if self.unread.capacity() - self.unread.len() < READ_BYTES / 4 {
+            self.unread.reserve(READ_BYTES);
+        }
+        match self.socket.read_buf(&mut self.unread).await {
+            Ok(0) => Err(WireError::Lost("the server closed it".to_owned())),
+            Ok(_) => Ok(()),
+            Err(error) => Err(WireError::Lost(error.to_string())),
         }
     }
 
     /// Asks the server, over a socket of its own, to give up the command in flight; best effort.
-    pub(super) async fn cancel_statement(&self, to: &Connector) {
+    pub(crate) async fn cancel_statement(&self, to: &Connector) {
         const PATIENCE: Duration = Duration::from_secs(2);
         let Some((process_id, secret_key)) = self.backend else { return };
         let asking = async {
@@ -172,14 +275,14 @@ impl Wire {
     }
 
     /// The server's major version, from its own words.
-    pub(super) fn server_major(&self) -> u32 {
+    pub(crate) fn server_major(&self) -> u32 {
         self.server_major
     }
 
-    async fn authenticate(&mut self, to: &Connector) -> Result<(), WalsenderError> {
+    async fn authenticate(&mut self, to: &Connector) -> Result<(), WireError> {
         let refuse = |reason: &str| {
             let (server, reason) = (to.address(), reason.to_owned());
-            WalsenderError::from(ConnectError::Authentication { server, reason })
+            WireError::from(ConnectError::Authentication { server, reason })
         };
         let login = to.login();
         let must_bind = to.config().get_channel_binding() == ChannelBinding::Require;
@@ -219,15 +322,15 @@ impl Wire {
         offer: &AuthenticationSaslBody,
         password: &[u8],
         must_bind: bool,
-    ) -> Result<(), WalsenderError> {
+    ) -> Result<(), WireError> {
         let refuse = |reason: String| {
-            WalsenderError::from(ConnectError::Authentication { server: to.address(), reason })
+            WireError::from(ConnectError::Authentication { server: to.address(), reason })
         };
         let offered: Vec<String> = offer
             .mechanisms()
             .map(|name| Ok(name.to_owned()))
             .collect()
-            .map_err(|error: io::Error| WalsenderError::Protocol(error.to_string()))?;
+            .map_err(|error: io::Error| WireError::Protocol(error.to_string()))?;
         let offers = |name: &str| offered.iter().any(|offer| offer == name);
         let end_point = self
             .end_point
@@ -263,26 +366,30 @@ impl Wire {
     async fn send(
         &mut self,
         encode: impl FnOnce(&mut BytesMut) -> io::Result<()>,
-    ) -> Result<(), WalsenderError> {
+    ) -> Result<(), WireError> {
         let mut buffer = BytesMut::new();
-        encode(&mut buffer).map_err(|error| WalsenderError::Protocol(error.to_string()))?;
-        let written = self.socket.write_all(&buffer).await;
+        encode(&mut buffer).map_err(|error| WireError::Protocol(error.to_string()))?;
+        self.write(&buffer).await
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), WireError> {
+        let written = self.socket.write_all(bytes).await;
         let flushed = match written {
             Ok(()) => self.socket.flush().await,
             Err(error) => Err(error),
         };
-        flushed.map_err(|error| WalsenderError::Lost(error.to_string()))
+        flushed.map_err(|error| WireError::Lost(error.to_string()))
     }
 
     /// Like `receive`, while connecting: an error is then about the connection.
-    async fn receive_connecting(&mut self, to: &Connector) -> Result<Message, WalsenderError> {
+    async fn receive_connecting(&mut self, to: &Connector) -> Result<Message, WireError> {
         match self.receive().await {
             Ok(Message::ErrorResponse(body)) => {
                 let (state, message) = error_fields(&body);
                 Err(ConnectError::server(to, &SqlState::from_code(&state), message).into())
             }
             Ok(message) => Ok(message),
-            Err(WalsenderError::Lost(reason)) => {
+            Err(WireError::Lost(reason)) => {
                 Err(ConnectError::Unreachable { server: to.address(), reason }.into())
             }
             Err(error) => Err(error),
@@ -291,7 +398,7 @@ impl Wire {
 }
 
 /// SQLSTATE and message of an error, as far as they can be read.
-pub(super) fn error_fields(body: &ErrorResponseBody) -> (String, String) {
+fn error_fields(body: &ErrorResponseBody) -> (String, String) {
     let mut state = String::new();
     let mut message = String::new();
     let mut fields = body.fields();
@@ -306,12 +413,12 @@ pub(super) fn error_fields(body: &ErrorResponseBody) -> (String, String) {
     (state, message)
 }
 
-fn row_text(row: &DataRowBody) -> Result<Vec<Option<String>>, WalsenderError> {
+fn row_text(row: &DataRowBody) -> Result<Vec<Option<String>>, WireError> {
     let buffer = row.buffer();
     row.ranges()
         .map(|range| Ok(range.map(|range| String::from_utf8_lossy(&buffer[range]).into_owned())))
         .collect()
-        .map_err(|error: io::Error| WalsenderError::Protocol(error.to_string()))
+        .map_err(|error: io::Error| WireError::Protocol(error.to_string()))
 }
 
 /// `15` of `15.18 (Debian …)`, of `17beta1`.
@@ -329,8 +436,8 @@ fn keep_alive(socket: &TcpStream) -> io::Result<()> {
     SockRef::from(socket).set_tcp_keepalive(&keepalive)
 }
 
-fn unexpected(during: &str) -> WalsenderError {
-    WalsenderError::Protocol(format!("an unexpected message during {during}"))
+fn unexpected(during: &str) -> WireError {
+    WireError::Protocol(format!("an unexpected message during {during}"))
 }
 
 #[cfg(test)]
