@@ -7,10 +7,12 @@ use super::jobs::look_blocker;
 use crate::cluster::PgCluster;
 use crate::connect::ConnectError;
 use crate::large_objects::{LargeObjectError, copy_large_objects};
+use crate::observe::uncarried::large_objects;
 use crate::quote::literal;
 
 impl PgCluster {
-    /// Copies the large objects under the exported snapshot, unless that is done or there are none.
+    /// Copies the large objects under the exported snapshot, unless that is done. That there are none
+    /// is recorded too: one that is made later must not send the rows back.
     pub(super) async fn carry_large_objects(
         &self,
         snapshot: &str,
@@ -19,11 +21,8 @@ impl PgCluster {
         cancel: &CancellationToken,
     ) -> Result<(), Blocker> {
         let (source, destination) = (self.node(Side::Source), self.node(Side::Destination));
-        let wanted =
-            self.large_objects_to_copy().await.map_err(|error| look_blocker(source, &error))?;
-        let Some(wanted) = wanted else { return Ok(()) };
         let copied = self.copied().await.map_err(|error| look_blocker(destination, &error))?;
-        if copied.iter().any(|copied| copied.table == wanted && copied.snapshot == lsn) {
+        if copied.iter().any(|copied| copied.table == large_objects() && copied.snapshot == lsn) {
             return Ok(());
         }
         let unreachable = |side: Side| {

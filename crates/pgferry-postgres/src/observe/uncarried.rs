@@ -1,26 +1,38 @@
 //! Looks at what is copied once and never streamed: unlogged tables and large objects.
 
+use std::collections::HashSet;
+
 use pgferry_plan::{Blocker, Side, TableName};
 
 use super::node::prepared;
 use crate::cluster::PgCluster;
 use crate::node::LookError;
 
+/// The name under which large objects stand in `pgferry.copied`.
+pub(crate) fn large_objects() -> TableName {
+    TableName::new("pg_catalog", "pg_largeobject")
+}
+
 impl PgCluster {
-    /// Tables in scope on the source that write no WAL: their rows come with the snapshot or not at
-    /// all.
+    /// Tables in scope that write no WAL on the source: their rows come with the snapshot or not at
+    /// all. One that the destination lacks was made after the schema was copied: it must not send the
+    /// rows back, and is named as missing by whoever compares the sides.
     pub(crate) async fn unlogged_in_scope(&self) -> Result<Vec<TableName>, LookError> {
-        let tables = self.tables(Side::Source).await?;
-        Ok(tables.into_iter().filter(|table| table.unlogged).map(|table| table.name).collect())
+        let (source, destination) =
+            tokio::try_join!(self.tables(Side::Source), self.tables(Side::Destination))?;
+        let there: HashSet<TableName> = destination.into_iter().map(|table| table.name).collect();
+        Ok(source
+            .into_iter()
+            .filter(|table| table.unlogged && there.contains(&table.name))
+            .map(|table| table.name)
+            .collect())
     }
 
-    /// The name under which large objects stand in `pgferry.copied`, while the source has any.
+    /// [`large_objects`], while the source has any.
     pub(crate) async fn large_objects_to_copy(&self) -> Result<Option<TableName>, LookError> {
         let client = self.node(Side::Source).client().await?;
         let any = prepared(&client, ANY_LARGE_OBJECT, &[]).await?;
-        Ok(any
-            .is_some_and(|rows| !rows.is_empty())
-            .then(|| TableName::new("pg_catalog", "pg_largeobject")))
+        Ok(any.is_some_and(|rows| !rows.is_empty()).then(large_objects))
     }
 
     /// Large objects that were made or removed on one side after the copy. What changed in one that
