@@ -4,6 +4,7 @@
 mod arrows;
 mod bad_input;
 mod bad_luck;
+mod copying;
 mod crash;
 mod crossing;
 mod ending;

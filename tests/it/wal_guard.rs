@@ -15,7 +15,7 @@ const HOLD: &str = "BEGIN; LOCK TABLE bank.balances IN EXCLUSIVE MODE";
 
 /// Sessions on the source that hold the copy's snapshot, and with it vacuum.
 const HOLDERS: &str = "SELECT count(*) FROM pg_stat_activity
-     WHERE application_name LIKE 'pgferry%' AND state = 'idle in transaction'";
+    WHERE application_name LIKE 'pgferry-snapshot/%'";
 
 /// Rows of the application's tables that have come over.
 const COPIED: &str = "SELECT count(*) FROM bank.balances";

@@ -100,10 +100,10 @@ pub fn batches(sizes: &[u64], batch_bytes: u64) -> Vec<std::ops::Range<usize>> {
 /// beside it.
 #[must_use]
 pub fn piece_bytes(all_bytes: u64, jobs: usize) -> u64 {
-    const SMALLEST: u64 = 16 << 20;
+    const SMALLEST: u64 = 8 << 20;
     const LARGEST: u64 = 1 << 30;
     let jobs = u64::try_from(jobs.max(1)).unwrap_or(1);
-    (all_bytes / (jobs * 16)).clamp(SMALLEST, LARGEST)
+    (all_bytes / (jobs * 24)).clamp(SMALLEST, LARGEST)
 }
 
 #[cfg(test)]
@@ -149,8 +149,8 @@ mod tests {
     #[test]
     fn what_is_under_way_is_a_small_part_of_all() {
         let all = 2_u64 << 30;
-        assert!(piece_bytes(all, 4) * 4 <= all / 16);
-        assert_eq!(piece_bytes(0, 4), 16 << 20);
+        assert!(piece_bytes(all, 4) * 4 <= all / 24);
+        assert_eq!(piece_bytes(0, 4), 8 << 20);
         assert_eq!(piece_bytes(1 << 50, 4), 1 << 30);
     }
 

@@ -35,7 +35,7 @@ pub use error::CopyError;
 pub use progress::{CopyProgress, CopyTotals, TableProgress, TableState};
 
 /// Whole tables travel together up to this size: a transaction costs more than such rows do.
-const BATCH_BYTES: u64 = 16 << 20;
+const BATCH_BYTES: u64 = 8 << 20;
 
 /// What to copy, from which snapshot, and under whose authority.
 #[derive(Clone, Debug)]

@@ -11,6 +11,9 @@ CREATE TABLE bank.ledger (
     PRIMARY KEY (client, seq)
 );
 
+-- Something that is made after the rows and their indexes.
+CREATE STATISTICS bank.ledger_clients ON client, seq FROM bank.ledger;
+
 CREATE TABLE bank.ledger_keyless (
     client int NOT NULL,
     seq bigint NOT NULL
