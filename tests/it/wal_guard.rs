@@ -13,8 +13,8 @@ const SOON: Duration = Duration::from_secs(60);
 /// A table that the copy must write, and cannot while this is held.
 const HOLD: &str = "BEGIN; LOCK TABLE bank.balances IN EXCLUSIVE MODE";
 
-/// Snapshots of the copy that are held on the source.
-const SNAPSHOTS: &str = "SELECT count(*) FROM pg_stat_activity
+/// Sessions on the source that hold the copy's snapshot, and with it vacuum.
+const HOLDERS: &str = "SELECT count(*) FROM pg_stat_activity
     WHERE application_name LIKE 'pgferry-snapshot/%'";
 
 /// Rows of the application's tables that have come over.
@@ -37,13 +37,17 @@ fn start_and_hold(pair: &Pair, daemon: &Daemon) -> Session {
         })
     });
     eventually("the copy to wait for the lock", SOON, || {
-        let waiting = pair.admin(Side::Destination).number(
-            "SELECT count(*) FROM pg_stat_activity
-              WHERE application_name LIKE 'pgferry/%' AND wait_event_type = 'Lock'",
+        let waiting = pair.admin(Side::Destination).rows(
+            "SELECT pid, mode FROM pg_locks
+              WHERE NOT granted AND relation = 'bank.balances'::regclass",
         );
-        if waiting > 0 { Ok(()) } else { Err(daemon.migration().to_string()) }
+        let held = pair.admin(Side::Source).number(HOLDERS);
+        if !waiting.is_empty() && held > 0 {
+            Ok(())
+        } else {
+            Err(format!("{waiting:?}, {held} holders; {}", daemon.migration()))
+        }
     });
-    assert_eq!(pair.admin(Side::Source).number(SNAPSHOTS), 1);
     holder
 }
 
@@ -65,9 +69,9 @@ fn wait_until_stopped(pair: &Pair, daemon: &Daemon) -> Value {
     });
     assert_eq!(stopped["condition"]["kind"], "blocked", "{stopped}");
     eventually("the snapshot to be let go", SOON, || {
-        match pair.admin(Side::Source).number(SNAPSHOTS) {
+        match pair.admin(Side::Source).number(HOLDERS) {
             0 => Ok(()),
-            held => Err(format!("{held} are held")),
+            held => Err(format!("{held} hold it")),
         }
     });
     stopped
@@ -122,7 +126,7 @@ fn the_copy_stops_before_the_server_gives_the_slot_up() {
         pair.source.sql(DATABASE, "SELECT pg_reload_conf()");
     };
     bound("128MB");
-    let daemon = Daemon::start(&config(&pair));
+    let mut daemon = Daemon::start(&config(&pair));
     let holder = start_and_hold(&pair, &daemon);
     // More than four fifths, and within the bound.
     write_wal(&pair, 118);
@@ -131,8 +135,15 @@ fn the_copy_stops_before_the_server_gives_the_slot_up() {
     let kept = "SELECT count(*) FROM pg_replication_slots WHERE wal_status <> 'lost'";
     assert_eq!(pair.admin(Side::Source).number(kept), 1);
 
-    bound("1GB");
+    // A restart looks before it begins anything.
+    let before = attempts(&daemon);
     holder.run("ROLLBACK");
+    daemon.kill();
+    daemon.serve();
+    wait_until_stopped(&pair, &daemon);
+    assert_eq!(attempts(&daemon), before);
+
+    bound("1GB");
     daemon.succeed("resume");
     wait_for_ready(&pair, &daemon);
 }

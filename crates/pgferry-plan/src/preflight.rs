@@ -9,6 +9,7 @@
 mod extension;
 mod facts;
 mod fence;
+mod large_objects;
 mod leftovers;
 mod objects;
 mod privileges;
@@ -51,15 +52,18 @@ pub fn check(facts: &PreflightFacts) -> Vec<Finding> {
     }
     if let Some(source) = source {
         tables::check_source(source, &facts.policy, &mut findings);
+        large_objects::check_source(source, &mut findings);
     }
     if let Some(destination) = destination {
         objects::check_destination(destination, &facts.policy, &mut findings);
+        large_objects::check_destination(destination, &facts.policy, &mut findings);
     }
     if let (Some(source), Some(destination)) = (source, destination) {
         server::check_pair(source, destination, &mut findings);
         extension::check_pair(source, destination, &mut findings);
         objects::check_pair(source, destination, &facts.policy, &mut findings);
         tables::check_pair(source, destination, &mut findings);
+        large_objects::check_pair(source, destination, &facts.policy, &mut findings);
         settings::check_pair(source, destination, &mut findings);
         fence::check_pair(source, destination, &facts.policy, &mut findings);
     }

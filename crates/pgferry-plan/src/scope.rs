@@ -89,7 +89,7 @@ pub struct TableView {
     pub row_security_active: bool,
     /// For a partition, the tables above it, nearest first.
     pub ancestors: Vec<TableName>,
-    /// Whether it is unlogged, which no replication set takes.
+    /// Whether it is unlogged: no replication set takes it, so it is copied and not streamed.
     pub unlogged: bool,
 }
 

@@ -4,6 +4,7 @@
 
 mod copying;
 mod jobs;
+mod large_objects;
 
 use pgferry_engine::Fault;
 use pgferry_plan::{Action, Blocker, Direction, Facts, Side};

@@ -11,6 +11,7 @@ pub mod copy;
 pub mod heartbeat;
 mod jobs;
 pub mod journal;
+pub mod large_objects;
 pub mod migrate;
 pub mod node;
 mod observe;

@@ -11,6 +11,7 @@ pub(crate) mod peers;
 pub(crate) mod sequences;
 pub(crate) mod streams;
 pub(crate) mod tables;
+pub(crate) mod uncarried;
 
 use std::time::Duration;
 

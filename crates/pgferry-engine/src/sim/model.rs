@@ -280,7 +280,7 @@ impl Model {
             stream.slot =
                 Seen::Present(SlotView { active: true, confirmed_flush: Lsn(1), lost: false });
         }
-        let mut lag = LagReport::default();
+        let mut lag = LagReport { observed_at: Some(world.now), ..LagReport::default() };
         for stream in [&mut lag.forward, &mut lag.reverse] {
             stream.status = StreamStatus::Streaming;
             stream.lag_seconds = Some(0.0);

@@ -49,10 +49,12 @@ pub(super) fn or_told(world: &World, policy: &Policy, step: impl FnOnce() -> Dec
     }
 }
 
-/// Whether a bound is set and nothing is known of what it bounds.
+/// Whether nobody has looked yet, as right after a restart; or a bound is set, and nothing is known of
+/// what it bounds.
 fn unseen(world: &World, policy: &Policy) -> bool {
-    policy.max_retained_wal.is_some()
-        && forward(world).is_none_or(|stream| stream.retained_wal_bytes.is_none())
+    world.lag.present().is_none_or(|lag| lag.observed_at.is_none())
+        || policy.max_retained_wal.is_some()
+            && forward(world).is_none_or(|stream| stream.retained_wal_bytes.is_none())
 }
 
 fn forward(world: &World) -> Option<&StreamReport> {

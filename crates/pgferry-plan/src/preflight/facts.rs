@@ -242,6 +242,10 @@ pub struct ObjectFacts {
 pub struct Uncarried {
     /// How many large objects there are, counted up to 1000.
     pub large_objects: i64,
+    /// Those of them that our role may not read, counted up to 1000.
+    pub large_objects_refused: i64,
+    /// The roles that own large objects.
+    pub large_object_owners: Vec<RoleName>,
     /// Event triggers that no extension owns.
     pub event_triggers: Vec<String>,
     /// Enabled subscriptions of PostgreSQL's own logical replication: writers of their own.

@@ -1,7 +1,4 @@
 //! Tables in scope that cannot be carried as they are, and what is in the database beside tables.
-//!
-//! Large objects block even when nobody knows whether they are in use: nothing replicates them,
-//! and a row that refers to one would arrive without it.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +21,7 @@ pub(super) fn check_source(
         row_security_filters(source, tables, findings);
         triggers_fire_twice(source, tables, findings);
     }
-    large_objects(source, findings);
+    subscriptions_active(source, findings);
     not_carried(source, findings);
 }
 
@@ -64,7 +61,7 @@ fn table_without_key(
 ) {
     let keyless: Vec<&TableView> = tables
         .iter()
-        .filter(|view| !view.has_key() && !policy.scope.is_insert_only(view))
+        .filter(|view| !view.has_key() && !view.unlogged && !policy.scope.is_insert_only(view))
         .collect();
     if keyless.is_empty() {
         return;
@@ -163,12 +160,17 @@ fn unlogged_tables(node: Node<'_>, tables: &[TableView], findings: &mut Vec<Find
     }
     let statements: Vec<String> =
         unlogged.iter().map(|name| format!("ALTER TABLE {} SET LOGGED;", table(name))).collect();
-    findings.push(Finding::block(
+    findings.push(Finding::warn(
         "unlogged_tables",
         node.about("tables in scope"),
-        format!("unlogged tables cannot be replicated: {}", first_ten(&unlogged)),
         format!(
-            "{} Or leave them out: scope.exclude_tables = {} beside what is excluded already",
+            "unlogged tables are copied once, with the rest, and not streamed: what changes in \
+             them after the copy stays on its side: {}",
+            first_ten(&unlogged)
+        ),
+        format!(
+            "to have them streamed, before the start: {} Or leave them out: \
+             scope.exclude_tables = {} beside what is excluded already",
             statements.join(" "),
             toml_list(unlogged)
         ),
@@ -229,22 +231,8 @@ fn triggers_fire_twice(node: Node<'_>, tables: &[TableView], findings: &mut Vec<
     ));
 }
 
-fn large_objects(node: Node<'_>, findings: &mut Vec<Finding>) {
+fn subscriptions_active(node: Node<'_>, findings: &mut Vec<Finding>) {
     let Some(uncarried) = node.facts.uncarried.present() else { return };
-    if uncarried.large_objects > 0 {
-        findings.push(Finding::block(
-            "large_objects",
-            node.about("large objects"),
-            format!(
-                "large objects cannot be replicated, and the {} has {}{}",
-                node.side,
-                if uncarried.large_objects >= 1000 { "at least " } else { "" },
-                uncarried.large_objects
-            ),
-            "move what is needed into columns of type bytea (lo_get reads one), then: \
-             SELECT lo_unlink(oid) FROM pg_largeobject_metadata;",
-        ));
-    }
     if !uncarried.subscriptions.is_empty() {
         let statements: Vec<String> = uncarried
             .subscriptions

@@ -486,10 +486,21 @@ fn insert_only_names_tables_that_need_it() {
 
 #[test]
 fn tables_that_no_set_carries_whole() {
-    blocks(
+    warns(
         |f| alter(&mut source(f).tables, |t| t[0].unlogged = true),
         "unlogged_tables",
         "ALTER TABLE \"public\".\"orders\" SET LOGGED;",
+    );
+    warns(
+        // No stream needs to find its rows, so it needs no key.
+        |f| {
+            alter(&mut source(f).tables, |t| {
+                t[0].unlogged = true;
+                t[0].key = Key::Missing { candidate: None };
+            });
+        },
+        "unlogged_tables",
+        "scope.exclude_tables = [\"public.orders\"]",
     );
     blocks(
         |f| alter(&mut source(f).tables, |t| t[0].row_security_active = true),
@@ -532,7 +543,7 @@ fn what_is_in_the_database_beside_tables() {
     let beside = |change: fn(&mut Uncarried)| {
         move |f: &mut PreflightFacts| alter(&mut source(f).uncarried, change)
     };
-    blocks(beside(|u| u.large_objects = 3), "large_objects", "SELECT lo_unlink(oid)");
+    warns(beside(|u| u.large_objects = 3), "large_objects", "no switchover begins");
     blocks(
         beside(|u| u.subscriptions = vec!["feed".into()]),
         "subscriptions_active",
@@ -543,6 +554,63 @@ fn what_is_in_the_database_beside_tables() {
         "event_triggers",
         "DROP EVENT TRIGGER \"guard\";",
     );
+}
+
+#[test]
+fn large_objects_are_copied_by_a_role_that_may_and_into_a_database_without_any() {
+    let owned_by = |owner: &'static str, refused: i64| {
+        move |f: &mut PreflightFacts| {
+            for node in [source, destination] {
+                alter(&mut node(f).roles, |r| r.insert("media".into(), pair::role()));
+            }
+            source(f).uncarried = Seen::Present(Uncarried {
+                large_objects: 2000,
+                large_objects_refused: refused,
+                large_object_owners: vec![owner.into()],
+                ..Uncarried::default()
+            });
+        }
+    };
+    warns(owned_by("media", 0), "large_objects", "bytea");
+
+    let refused = found_after(|f| {
+        owned_by("media", 7)(f);
+        alter(&mut source(f).roles, |r| r.get_mut("media").unwrap().usable_by_us = false);
+    });
+    assert_eq!(codes(&refused), ["large_objects_refused", "large_objects"]);
+    assert!(refused[0].message.contains("may not read 7 of"), "{refused:#?}");
+    assert_eq!(refused[0].hint, "GRANT \"media\" TO \"pgferry\";");
+    assert!(refused[1].message.contains("at least 2000"), "{refused:#?}");
+
+    let there = found_after(|f| {
+        owned_by("media", 0)(f);
+        alter(&mut destination(f).roles, |r| r.get_mut("media").unwrap().usable_by_us = false);
+    });
+    assert_eq!(codes(&there), ["large_objects_refused", "large_objects"]);
+    assert!(there[0].subject.starts_with("destination"), "{there:#?}");
+
+    for lacks in [false, true] {
+        let by_superuser = found_after(|f| {
+            owned_by("postgres", 0)(f);
+            if lacks {
+                alter(&mut destination(f).roles, |r| r.remove("postgres"));
+            }
+        });
+        assert_eq!(codes(&by_superuser), ["large_objects_refused", "large_objects"]);
+        assert!(by_superuser[0].hint.contains("'\"postgres\"'::regrole"), "{by_superuser:#?}");
+        assert!(!by_superuser[0].hint.contains("GRANT \"postgres\""), "{by_superuser:#?}");
+    }
+    let unreadable = found_after(|f| owned_by("media", 1)(f));
+    assert!(unreadable[0].hint.contains("GRANT SELECT ON LARGE OBJECT"), "{unreadable:#?}");
+
+    let occupied =
+        |f: &mut PreflightFacts| alter(&mut destination(f).uncarried, |u| u.large_objects = 1);
+    blocks(occupied, "destination_large_objects", "not exchanged");
+    let ours = found_after(|f| {
+        occupied(f);
+        f.policy.progress.schema = true;
+    });
+    assert_eq!(ours, []);
 }
 
 #[test]

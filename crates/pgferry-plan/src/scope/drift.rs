@@ -189,6 +189,8 @@ fn not_in_set<'a>(
     let Some(sets) = sets else { return Vec::new() };
     tables
         .iter()
+        // No set takes an unlogged table: that it is copied only is a finding of preflight.
+        .filter(|table| !table.unlogged)
         .filter_map(|table| {
             let set = names.for_table(table, rules);
             let replicated = sets.get(&table.name).is_some_and(|of_table| of_table.contains(set));
@@ -196,7 +198,7 @@ fn not_in_set<'a>(
                 side,
                 table,
                 set: set.to_owned(),
-                takable: !table.unlogged && (table.has_key() || rules.is_insert_only(table)),
+                takable: table.has_key() || rules.is_insert_only(table),
             })
         })
         .collect()
@@ -231,17 +233,9 @@ fn tables_not_replicated(outside: &[Outside<'_>]) -> Option<Blocker> {
             ));
         }
     }
-    let unlogged: Vec<String> = outside
-        .iter()
-        .filter(|o| o.table.unlogged)
-        .map(|o| format!("ALTER TABLE {} SET LOGGED;", table(&o.table.name)))
-        .collect();
-    if !unlogged.is_empty() {
-        hint.push_str(&format!("first, on both sides: {} ", unlogged.join(" ")));
-    }
     let keyless: Vec<String> = outside
         .iter()
-        .filter(|o| !o.takable && !o.table.unlogged)
+        .filter(|o| !o.takable)
         .map(|o| format!("{}.{}", ident(&o.table.name.schema), ident(&o.table.name.name)))
         .collect();
     if !keyless.is_empty() {

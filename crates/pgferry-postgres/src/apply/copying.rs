@@ -51,6 +51,7 @@ impl PgCluster {
         self.end_earlier_copies().await?;
         let plan = self.copy_plan(&held, epoch).await?;
         self.prepare_destination(&plan, lsn, epoch).await?;
+        self.carry_large_objects(&held.name, lsn, epoch, &cancel).await?;
         let outcome = self.run_copy(plan, cancel).await;
         if let Err(CopyError::SourceRewritten { .. }) = outcome {
             // Rows of the new file belong to no snapshot of before.

@@ -45,10 +45,13 @@ impl PgCluster {
         Ok(Some(view))
     }
 
-    /// The tables of the source's sets: what is in no set would not be followed, and drift names it.
+    /// The tables of the source's sets, and those that no set takes: what else is in none would not be
+    /// followed, and drift names it.
     pub(crate) async fn tables_to_copy(&self) -> Result<HashSet<TableName>, LookError> {
         let sets = self.membership(Side::Source).await?.unwrap_or_default();
-        Ok(sets.into_keys().filter(|table| table.schema != "pgferry").collect())
+        let mut copied_only = self.unlogged_in_scope().await?;
+        copied_only.extend(self.large_objects_to_copy().await?);
+        Ok(sets.into_keys().filter(|t| t.schema != "pgferry").chain(copied_only).collect())
     }
 
     pub(crate) async fn copied(&self) -> Result<Vec<Copied>, LookError> {

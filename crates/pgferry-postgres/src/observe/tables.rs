@@ -76,22 +76,6 @@ impl PgCluster {
         Ok(source.zip(destination).map(|(source, destination)| [source, destination]))
     }
 
-    /// Large objects are in no replication set; preflight refuses them, and one may come later.
-    async fn large_objects(&self) -> Result<Option<Blocker>, LookError> {
-        for side in Side::BOTH {
-            let client = self.node(side).client().await?;
-            let rows = prepared(&client, LARGE_OBJECTS, &[]).await?;
-            if rows.is_some_and(|rows| !rows.is_empty()) {
-                return Ok(Some(Blocker::new(
-                    "large_objects",
-                    format!("there are large objects on the {side}, which are not replicated"),
-                    "keep them in bytea columns, or carry them over by hand and remove them before the cutover",
-                )));
-            }
-        }
-        Ok(None)
-    }
-
     async fn compare_tables(&self) -> Look<Vec<Blocker>> {
         let (source, destination, source_sets, destination_sets) = tokio::try_join!(
             self.tables(Side::Source),
@@ -107,7 +91,7 @@ impl PgCluster {
             &self.sets,
             &self.rules,
         );
-        found.extend(self.large_objects().await?);
+        found.extend(self.large_objects_differ().await?);
         Ok(Some(found))
     }
 
@@ -134,7 +118,7 @@ impl PgCluster {
             .filter(|table| !membership.contains_key(table))
             .map(|table| SetAddition { table, insert_only: false })
             .collect();
-        for table in &tables {
+        for table in tables.iter().filter(|table| !table.unlogged) {
             let wanted = self.sets.for_table(table, &self.rules);
             if !membership.get(&table.name).is_some_and(|sets| sets.contains(wanted)) {
                 missing.push(SetAddition {
@@ -169,7 +153,5 @@ const FINGERPRINT: &str = "\
 
 const OUR_SETS: &str =
     "SELECT count(*) FROM pglogical.replication_set WHERE set_name = ANY ($1::text[]::name[])";
-
-const LARGE_OBJECTS: &str = "SELECT 1 FROM pg_catalog.pg_largeobject_metadata LIMIT 1";
 
 const TO_ANALYZE: &str = "SELECT count(*) FROM pgferry.copied WHERE analyzed_at IS NULL";

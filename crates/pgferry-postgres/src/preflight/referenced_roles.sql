@@ -14,7 +14,9 @@ WITH user_schema AS MATERIALIZED (
                         AND d.objid = n.oid AND d.deptype = 'e')
 ),
 reference AS (
-    SELECT s.refobjid AS role_oid, s.classid, s.objid, s.deptype = 'o' AS owns,
+    SELECT s.refobjid AS role_oid, s.classid, s.objid,
+           -- Whether our role may act for an owner of large objects is a look of its own.
+           s.deptype = 'o' AND s.classid <> 'pg_catalog.pg_largeobject'::regclass AS owns,
            CASE s.classid
                WHEN 'pg_catalog.pg_class'::regclass
                    THEN (SELECT relnamespace FROM pg_catalog.pg_class WHERE oid = s.objid)
@@ -33,7 +35,6 @@ reference AS (
       AND s.dbid = (SELECT oid FROM pg_catalog.pg_database
                     WHERE datname = pg_catalog.current_database())
       AND s.classid <> 'pg_catalog.pg_extension'::regclass
-      AND s.classid <> 'pg_catalog.pg_largeobject'::regclass
       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                       WHERE d.classid = s.classid AND d.objid = s.objid AND d.deptype = 'e')
 ),

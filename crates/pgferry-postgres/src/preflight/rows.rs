@@ -121,6 +121,8 @@ pub(super) fn object(row: &Row) -> Result<ObjectFacts, Error> {
 pub(super) fn uncarried(row: &Row) -> Result<Uncarried, Error> {
     Ok(Uncarried {
         large_objects: row.try_get("large_objects")?,
+        large_objects_refused: row.try_get("large_objects_refused")?,
+        large_object_owners: row.try_get("large_object_owners")?,
         event_triggers: row.try_get("event_triggers")?,
         subscriptions: row.try_get("subscriptions")?,
     })

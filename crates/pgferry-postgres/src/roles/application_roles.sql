@@ -8,7 +8,7 @@
 -- included, since SET ROLE reaches it. From PostgreSQL 16 a membership may carry neither INHERIT
 -- nor SET (only ADMIN): then it does not count, as CREATEROLE itself never did before.
 -- CREATE on a schema or on the database counts: a new table takes writes, and is in no set.
--- Not counted: sequences alone (the headroom covers them), large objects (preflight blocks them),
+-- Not counted: sequences alone (the headroom covers them), large objects (they are not streamed),
 -- foreign tables (their rows are elsewhere), superusers' functions in system or extension schemas.
 --
 -- {membership} is MEMBER below PostgreSQL 16, and USAGE, SET from 16 on.

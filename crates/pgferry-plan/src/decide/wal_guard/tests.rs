@@ -23,7 +23,11 @@ fn world(retained: Option<u64>, safe: Option<i64>, wal_status: &str) -> World {
         ..StreamReport::default()
     };
     World {
-        lag: Seen::Present(LagReport { forward, ..LagReport::default() }),
+        lag: Seen::Present(LagReport {
+            forward,
+            observed_at: Some(jiff::Timestamp::UNIX_EPOCH),
+            ..LagReport::default()
+        }),
         job: Seen::Absent,
         ..World::default()
     }
@@ -107,6 +111,8 @@ fn what_was_not_seen_stops_nothing_and_begins_nothing() {
     assert_eq!(or_stopped(&blind, &policy(None), act), act(), "there is nothing to keep to");
     blind.lag = Seen::Unknown("the monitor is not there yet".to_owned());
     assert!(matches!(or_stopped(&blind, &policy(Some(GB)), act), Decision::Wait(_)));
+    blind.lag = Seen::Present(LagReport::default());
+    assert!(matches!(or_stopped(&blind, &policy(None), act), Decision::Wait(_)), "a restart");
 }
 
 #[test]

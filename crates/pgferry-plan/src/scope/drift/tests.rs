@@ -119,12 +119,10 @@ fn an_insert_only_partition_belongs_in_the_other_set() {
 }
 
 #[test]
-fn a_table_that_no_set_takes_is_told_what_it_needs_first() {
+fn a_table_that_no_set_takes_as_it_is_is_told_what_it_needs_first() {
     let mut keyless = view("k");
     keyless.key = Key::Missing { candidate: None };
-    let mut unlogged = view("u");
-    unlogged.unlogged = true;
-    let tables = [keyless, unlogged];
+    let tables = [keyless];
     let found = check(
         &tables,
         &tables,
@@ -133,6 +131,17 @@ fn a_table_that_no_set_takes_is_told_what_it_needs_first() {
         &["tables_not_replicated"],
     );
     assert!(!found[0].hint.contains("replication_set_add_table"), "{found:?}");
-    assert!(found[0].hint.contains("ALTER TABLE \"public\".\"u\" SET LOGGED;"), "{found:?}");
     assert!(found[0].hint.contains("primary key"), "{found:?}");
+}
+
+#[test]
+fn an_unlogged_table_belongs_in_no_set_until_it_is_logged() {
+    let mut table = view("u");
+    table.unlogged = true;
+    let none = SetMembership::new();
+    let sides = [table.clone()];
+    check(&sides, &sides, Some(&none), &ScopeRules::default(), &[]);
+    table.unlogged = false;
+    let source = [table];
+    check(&source, &sides, Some(&none), &ScopeRules::default(), &["tables_not_replicated"]);
 }
