@@ -7,6 +7,7 @@ mod bad_luck;
 mod crash;
 mod crossing;
 mod ending;
+mod existing_schema;
 mod harness;
 mod privileges;
 mod schema;

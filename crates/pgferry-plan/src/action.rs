@@ -5,6 +5,7 @@
 
 use uuid::Uuid;
 
+use crate::existing::SetAside;
 use crate::journal::Intent;
 use crate::lsn::Lsn;
 use crate::name::{RoleName, SequenceName, TableName};
@@ -46,6 +47,14 @@ pub enum Action {
     },
     /// Start the job that carries over the definitions without indexes (pre-data).
     CopySchema,
+    /// Start the job that takes foreign keys and triggers of the destination out of the way of the
+    /// copy, each table's in one transaction with the record of them.
+    SetAside {
+        /// All of it is on the source in the same words and state.
+        objects: Vec<SetAside>,
+    },
+    /// Start the job that puts back what an abandoned migration had set aside.
+    PutBack,
     /// Start the job that makes the replication sets and puts tables into them, one by one.
     AddToSets {
         /// Where.
@@ -207,6 +216,8 @@ impl Action {
             Action::EndSessions { .. } | Action::WakeSubscription { .. } => return None,
             Action::CreateNode { side } => Intent::CreateNode { side: *side },
             Action::CopySchema => Intent::CopySchema,
+            Action::SetAside { .. } => Intent::SetAside,
+            Action::PutBack => Intent::PutBack,
             Action::AddToSets { side, .. } => Intent::AddToSets { side: *side },
             Action::CreateSubscription { direction, .. } => {
                 Intent::CreateSubscription { direction: *direction }

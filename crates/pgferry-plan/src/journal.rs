@@ -168,6 +168,8 @@ pub enum Intent {
     Fence { side: Side },
     CreateNode { side: Side },
     CopySchema,
+    SetAside,
+    PutBack,
     AddToSets { side: Side },
     CreateSubscription { direction: Direction },
     DisableSubscription { direction: Direction },

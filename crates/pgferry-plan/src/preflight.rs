@@ -26,6 +26,7 @@ pub use facts::{
     UnfencedSessions,
 };
 
+use crate::existing::ExistingView;
 use crate::finding::{Finding, Severity};
 use crate::seen::Seen;
 use crate::side::Side;
@@ -54,6 +55,9 @@ pub fn check(facts: &PreflightFacts) -> Vec<Finding> {
     }
     if let Some(destination) = destination {
         objects::check_destination(destination, &facts.policy, &mut findings);
+        if takes_existing(&facts.policy) {
+            objects::check_existing(destination, &mut findings);
+        }
     }
     if let (Some(source), Some(destination)) = (source, destination) {
         server::check_pair(source, destination, &mut findings);
@@ -62,12 +66,35 @@ pub fn check(facts: &PreflightFacts) -> Vec<Finding> {
         tables::check_pair(source, destination, &mut findings);
         settings::check_pair(source, destination, &mut findings);
         fence::check_pair(source, destination, &facts.policy, &mut findings);
+        if takes_existing(&facts.policy) {
+            existing(&facts.existing, &mut findings);
+        }
     }
     findings.sort_by_key(|finding| match finding.severity {
         Severity::Block => 0,
         Severity::Warn => 1,
     });
     findings
+}
+
+/// The destination's schema is to be the source's already, and nothing is set aside of it yet.
+fn takes_existing(policy: &PreflightPolicy) -> bool {
+    policy.existing_schema && !policy.progress.schema
+}
+
+fn existing(look: &Seen<ExistingView>, findings: &mut Vec<Finding>) {
+    match look {
+        Seen::Present(view) => findings.extend(view.findings.iter().cloned()),
+        Seen::Absent | Seen::Unknown(_) => findings.push(Finding::block(
+            "not_seen",
+            "destination: existing schema",
+            format!(
+                "could not compare the destination's schema with the source's: {}",
+                why_unseen(look).unwrap_or_default()
+            ),
+            "remove the reason, then run preflight again: what was not seen is not taken for equal",
+        )),
+    }
 }
 
 /// One side that was reached.

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::action::{SessionId, SetAddition};
+use crate::existing::{ExistingView, SetAside};
 use crate::finding::{Blocker, Finding};
 use crate::lag::LagReport;
 use crate::lsn::Lsn;
@@ -35,6 +36,10 @@ pub struct World {
     pub peers: Seen<Vec<Blocker>>,
     /// Tables of the source that the destination lacks, or has otherwise.
     pub schema: Seen<SchemaView>,
+    /// How the schema that the destination brought compares; Absent when pgferry makes it.
+    pub existing: Seen<ExistingView>,
+    /// What was set aside on the destination and is not there again; Absent when nothing is.
+    pub still_aside: Seen<Vec<SetAside>>,
     /// How far the copy is.
     pub copy: Seen<CopyView>,
     /// Indexes, constraints and triggers of the source that the destination lacks.

@@ -2,6 +2,7 @@
 //!
 //! Each arm is short, idempotent, and believed by nobody: the next look says what it did.
 
+mod aside;
 mod jobs;
 
 use pgferry_engine::Fault;
@@ -107,6 +108,8 @@ impl PgCluster {
                 Ok(())
             }
             Action::CopySchema
+            | Action::SetAside { .. }
+            | Action::PutBack
             | Action::AddToSets { .. }
             | Action::TakeSnapshot
             | Action::CopyRows { .. }

@@ -5,6 +5,7 @@
 
 pub(crate) mod copy;
 pub(crate) mod end;
+pub(crate) mod existing;
 pub(crate) mod fence;
 pub(crate) mod node;
 pub(crate) mod peers;
@@ -62,7 +63,13 @@ impl PgCluster {
             }
             Step::CreateNodes => self.see_pglogical_nodes(world).await,
             Step::CheckPeers => world.peers = Seen::from_look(self.peers(facts).await),
+            Step::CopySchema if self.takes_existing_schema() => {
+                if self.jobs.is_idle() {
+                    world.existing = Seen::from_look(self.existing().await);
+                }
+            }
             Step::CopySchema => {
+                world.existing = Seen::Absent;
                 if self.jobs.is_idle() {
                     world.schema = Seen::from_look(self.schema().await);
                 }
@@ -149,6 +156,9 @@ impl PgCluster {
                 }
             }
             Step::DropNodes => {
+                if facts.set_aside && self.jobs.is_idle() {
+                    world.still_aside = Seen::from_look(self.still_aside().await);
+                }
                 self.see_pglogical_nodes(world).await;
                 let passive = facts.active.other();
                 let of_active = RECORD;

@@ -25,7 +25,9 @@ use child::Child;
 use private_dir::PrivateDir;
 use toc::{Entry, Stage};
 
+pub(crate) use gist::gist;
 pub use look::missing_post_data;
+pub(crate) use look::{PostData, compare_post_data};
 pub use tools::SchemaTools;
 
 /// Schemas that never leave their server.

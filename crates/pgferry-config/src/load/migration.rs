@@ -140,10 +140,6 @@ fn tables(reader: &mut Reader, at: &KeyPath) -> Vec<TableName> {
 fn schema(reader: &mut Reader, at: &KeyPath) -> SchemaConfig {
     reader.section(at);
     let mode = reader.choice(&at.key("mode"), SchemaMode::Copy);
-    match mode {
-        SchemaMode::Copy => {}
-        SchemaMode::Existing => not_built(reader, &at.key("mode"), "copy"),
-    }
     let key = at.key("pg_bindir");
     let pg_bindir = reader.text(&key).map(PathBuf::from);
     if let Some(directory) = &pg_bindir {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::existing::ExistingView;
 use crate::name::{MigrationName, RoleName, TableName};
 use crate::roles::ApplicationRole;
 use crate::scope::{ScopeRules, TableView};
@@ -17,6 +18,8 @@ pub struct PreflightFacts {
     pub source: Seen<NodeFacts>,
     /// The destination; Unknown, with the reason, when it could not be reached at all.
     pub destination: Seen<NodeFacts>,
+    /// How the schema that is on the destination compares, where the migration is to take it.
+    pub existing: Seen<ExistingView>,
     /// What the configuration says.
     pub policy: PreflightPolicy,
 }
@@ -28,6 +31,8 @@ pub struct PreflightPolicy {
     pub migration: MigrationName,
     /// What is carried.
     pub scope: ScopeRules,
+    /// The destination has its schema already (`schema.mode = "existing"`).
+    pub existing_schema: bool,
     /// Roles that the configuration says to fence; `None` for every role that may write.
     pub fence_roles: Option<Vec<RoleName>>,
     /// Roles that the configuration says not to fence.

@@ -175,7 +175,11 @@ fn unlogged_tables(node: Node<'_>, tables: &[TableView], findings: &mut Vec<Find
     ));
 }
 
-fn row_security_filters(node: Node<'_>, tables: &[TableView], findings: &mut Vec<Finding>) {
+pub(super) fn row_security_filters(
+    node: Node<'_>,
+    tables: &[TableView],
+    findings: &mut Vec<Finding>,
+) {
     let filtered: Vec<&TableName> =
         tables.iter().filter(|view| view.row_security_active).map(|view| &view.name).collect();
     if !filtered.is_empty() {

@@ -432,6 +432,43 @@ fn the_destination_is_empty_until_the_schema_is_copied() {
 }
 
 #[test]
+fn a_schema_that_is_to_be_there_is_compared_and_not_in_the_way() {
+    let existing = |f: &mut PreflightFacts| {
+        f.policy.existing_schema = true;
+        f.existing = Seen::Present(ExistingView::default());
+        destination(f).tables = Seen::Present(vec![table("orders")]);
+        destination(f).objects = Seen::Present(vec![object("table", "orders")]);
+        alter(&mut destination(f).schemas, std::collections::BTreeMap::clear);
+    };
+    assert_eq!(found_after(existing), []);
+    blocks(
+        |f| {
+            existing(f);
+            f.existing = Seen::Unknown("no answer".to_owned());
+        },
+        "not_seen",
+        "run preflight again",
+    );
+    warns(
+        |f| {
+            existing(f);
+            let finding = Finding::warn("extra_indexes", "s", "m", "DROP INDEX");
+            alter(&mut f.existing, |view| view.findings.push(finding));
+        },
+        "extra_indexes",
+        "DROP INDEX",
+    );
+    blocks(
+        |f| {
+            existing(f);
+            alter(&mut destination(f).tables, |t| t[0].owner = "postgres".into());
+        },
+        "owned_by_superuser",
+        "on the source",
+    );
+}
+
+#[test]
 fn tables_without_a_usable_key() {
     let keyed_by = |key: Key| {
         move |f: &mut PreflightFacts| {

@@ -33,6 +33,18 @@ impl PgCluster {
             Action::CopySchema => self.jobs.start("copying the schema", move |cancel| async move {
                 cluster.copy_schema(epoch, cancel).await
             }),
+            Action::SetAside { objects } => {
+                self.jobs
+                    .start("setting foreign keys and triggers aside", move |cancel| async move {
+                        cluster.set_aside(objects, epoch, cancel).await
+                    });
+            }
+            Action::PutBack => {
+                self.jobs
+                    .start("putting foreign keys and triggers back", move |cancel| async move {
+                        cluster.put_back(epoch, cancel).await
+                    });
+            }
             Action::AddToSets { side, tables } => {
                 self.jobs
                     .start("adding tables to the replication sets", move |cancel| async move {
@@ -312,11 +324,11 @@ async fn major(node: &Node) -> Result<u32, Blocker> {
     look.await.map_err(|error| look_blocker(node, &error))
 }
 
-fn look_blocker(node: &Node, error: &LookError) -> Blocker {
+pub(super) fn look_blocker(node: &Node, error: &LookError) -> Blocker {
     fault_blocker(node.fault(error))
 }
 
-fn fault_blocker(fault: Fault) -> Blocker {
+pub(super) fn fault_blocker(fault: Fault) -> Blocker {
     match fault {
         Fault::EpochRaised => Blocker::new("epoch_raised", fault.to_string(), ""),
         Fault::Failed(blocker) => blocker,
@@ -329,7 +341,7 @@ fn schema_blocker(error: SchemaError) -> Blocker {
     Blocker::new(error.code(), crate::node::scrub(&message), error.hint())
 }
 
-fn stopped() -> Blocker {
+pub(super) fn stopped() -> Blocker {
     Blocker::new("stopped", "the job was stopped", "")
 }
 
