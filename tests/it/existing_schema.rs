@@ -3,9 +3,9 @@
 
 use pgferry_plan::Side;
 use pgferry_tests::config::migration;
-use pgferry_tests::{ConfigFile, DATABASE, Daemon, Ledger, Pair, content, leftovers};
+use pgferry_tests::{ConfigFile, DATABASE, Daemon, Ledger, Pair, Profile, content, leftovers};
 
-use crate::settled::assert_whole;
+use crate::settled::{SOON, assert_whole, order_and_die};
 
 const SCHEMA: &str = include_str!("existing_schema.sql");
 
@@ -174,4 +174,25 @@ fn a_copy_that_is_given_up_leaves_the_schema_as_it_was_or_says_what_is_missing()
     let schema = "SELECT count(*) FROM pg_namespace WHERE nspname = 'pgferry'";
     assert_eq!(pair.admin(Side::Source).number(schema), 0);
     assert!(pair.is_open(Side::Source));
+}
+
+#[test]
+fn a_daemon_that_is_killed_while_the_schema_is_quiet_restores_it_all_the_same() {
+    let pair = pair_with_schema();
+    let before = definitions(&pair, Side::Destination);
+    let mut daemon = Daemon::prepare(&config(&pair), Profile::Test);
+    let ledger = Ledger::over(&pair);
+    let points =
+        ["before_effect:copy_schema", "after_effect:copy_schema", "after_effect:build_indexes"];
+    for (index, point) in points.into_iter().enumerate() {
+        daemon.serve_until(point);
+        if index == 0 {
+            order_and_die(&daemon, "start");
+        }
+        let _ = daemon.wait_for_end(SOON);
+    }
+    daemon.serve();
+    daemon.wait_for_phase("ready");
+    assert_eq!(definitions(&pair, Side::Destination), before);
+    assert_whole(&pair, &ledger, Side::Source);
 }

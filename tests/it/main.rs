@@ -9,6 +9,7 @@ mod crossing;
 mod ending;
 mod existing_schema;
 mod harness;
+mod pglogical_copy;
 mod privileges;
 mod schema;
 mod settled;

@@ -62,6 +62,12 @@ pub enum Action {
         /// The tables that are in none yet, and whether each goes into the insert-only set.
         tables: Vec<SetAddition>,
     },
+    /// Start the job that builds keys and indexes before the rows, for a copy that pglogical makes.
+    BuildKeys,
+    /// Create the forward subscription on the real sets, and let pglogical copy the rows.
+    CreateCopyingSubscription,
+    /// Start the job that counts every table on both sides.
+    CountRows,
     /// Create a subscription that copies nothing and forwards nothing.
     CreateSubscription {
         /// Which.
@@ -218,6 +224,9 @@ impl Action {
             Action::CopySchema => Intent::CopySchema,
             Action::SetAside { .. } => Intent::SetAside,
             Action::PutBack => Intent::PutBack,
+            Action::BuildKeys => Intent::BuildKeys,
+            Action::CreateCopyingSubscription => Intent::CreateCopyingSubscription,
+            Action::CountRows => Intent::CountRows,
             Action::AddToSets { side, .. } => Intent::AddToSets { side: *side },
             Action::CreateSubscription { direction, .. } => {
                 Intent::CreateSubscription { direction: *direction }

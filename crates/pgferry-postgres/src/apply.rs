@@ -3,6 +3,7 @@
 //! Each arm is short, idempotent, and believed by nobody: the next look says what it did.
 
 mod aside;
+mod count;
 mod jobs;
 
 use pgferry_engine::Fault;
@@ -50,6 +51,16 @@ impl PgCluster {
                     as_text,
                 );
                 self.on_subscriber(*direction, guard, &sql).await
+            }
+            Action::CreateCopyingSubscription => {
+                let conninfo = self.peer_conninfo(Side::Source);
+                let sql = statements::create_copying_subscription(
+                    &name.subscription(Direction::Forward),
+                    conninfo.expose(),
+                    &[name.set(), name.insert_only_set()],
+                    self.has_oid_columns().await?,
+                );
+                self.on_subscriber(Direction::Forward, guard, &sql).await
             }
             Action::DisableSubscription { direction } => {
                 let sql = statements::disable_subscription(&name.subscription(*direction));
@@ -110,6 +121,8 @@ impl PgCluster {
             Action::CopySchema
             | Action::SetAside { .. }
             | Action::PutBack
+            | Action::BuildKeys
+            | Action::CountRows
             | Action::AddToSets { .. }
             | Action::TakeSnapshot
             | Action::CopyRows { .. }

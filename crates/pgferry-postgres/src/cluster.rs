@@ -116,6 +116,7 @@ impl PgCluster {
             migration: self.config.name.clone(),
             scope: self.rules.clone(),
             existing_schema: self.takes_existing_schema(),
+            native_copy: self.copies_by_pglogical(),
             fence_roles: self.config.fence.roles.clone(),
             fence_exclusions: self.config.fence.exclude_roles.clone(),
             progress,
@@ -128,6 +129,9 @@ impl PgCluster {
         let mut facts = facts.await;
         if policy.existing_schema && !progress.schema {
             facts.existing = Seen::from_look(Box::pin(self.existing()).await);
+        }
+        if policy.native_copy && !progress.schema {
+            facts.native = Seen::from_look(self.native_copy_facts().await);
         }
         preflight::check(&facts)
     }

@@ -7,6 +7,7 @@ pub(crate) mod copy;
 pub(crate) mod end;
 pub(crate) mod existing;
 pub(crate) mod fence;
+pub(crate) mod native;
 pub(crate) mod node;
 pub(crate) mod peers;
 pub(crate) mod sequences;
@@ -45,6 +46,9 @@ impl PgCluster {
     }
 
     async fn look_for(&self, step: Step, facts: &Facts, world: &mut World) {
+        if self.copies_by_pglogical() {
+            self.see_for_native_copy(step, world).await;
+        }
         let from = facts.kind().from();
         match step {
             Step::CheckPrerequisites => {
@@ -76,6 +80,7 @@ impl PgCluster {
             }
             Step::CreateSourceSets => self.see_to_replicate(world, Side::Source).await,
             Step::CreateForwardSubscription => self.see_stream(world, Direction::Forward).await,
+            Step::CopyRows if self.copies_by_pglogical() => {}
             Step::CopyRows => {
                 if self.jobs.is_idle() {
                     self.see_stream(world, Direction::Forward).await;

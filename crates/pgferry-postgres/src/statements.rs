@@ -154,6 +154,22 @@ pub(crate) fn write_marker(side: Side, token: u64) -> String {
     )
 }
 
+/// Writes a side's own marker with the token that it has: its arrival alone is waited for.
+pub(crate) fn touch_marker(side: Side) -> String {
+    write_marker(side, 0)
+}
+
+/// Records that a table has this many rows on both sides.
+pub(crate) fn record_counted(name: &TableName, rows: i64) -> String {
+    // Not a position of anything: nothing is handed over at it.
+    format!(
+        "INSERT INTO pgferry.copied (schema_name, table_name, snapshot_lsn, row_count, byte_count) \
+         VALUES ({}, {}, '0/0', {rows}, 0) ON CONFLICT DO NOTHING",
+        literal(&name.schema),
+        literal(&name.name)
+    )
+}
+
 /// Sets the last values of sequences in one statement, and raises the revision, so that the same
 /// of an earlier attempt that lands late is refused instead of setting them back. Flushed at the latest with the commit that
 /// opens this side: it comes later in the same log.
@@ -214,9 +230,33 @@ pub(crate) fn create_subscription(
     sets: &[String],
     as_text: bool,
 ) -> String {
+    subscription_on(subscription, provider_conninfo, sets, false, as_text)
+}
+
+/// Creates a subscription that begins with a copy of every row, by pglogical. That of pgferry's own
+/// tables too: a row of theirs in its way would be one that the copy breaks at, in silence.
+pub(crate) fn create_copying_subscription(
+    subscription: &str,
+    provider_conninfo: &str,
+    sets: &[String],
+    as_text: bool,
+) -> String {
+    format!(
+        "DELETE FROM pgferry.heartbeat; DELETE FROM pgferry.marker; {}",
+        subscription_on(subscription, provider_conninfo, sets, true, as_text)
+    )
+}
+
+fn subscription_on(
+    subscription: &str,
+    provider_conninfo: &str,
+    sets: &[String],
+    copy: bool,
+    as_text: bool,
+) -> String {
     let sets: Vec<String> = sets.iter().map(|set| literal(set)).collect();
     format!(
-        "SELECT pglogical.create_subscription({}, {}, ARRAY[{}]::text[], false, false, \
+        "SELECT pglogical.create_subscription({}, {}, ARRAY[{}]::text[], false, {copy}, \
          '{{}}', '0'::interval, {as_text})",
         literal(subscription),
         literal(provider_conninfo),

@@ -160,10 +160,6 @@ fn copy(reader: &mut Reader, at: &KeyPath) -> CopyConfig {
     const DEFAULT_JOBS: i64 = 4;
     reader.section(at);
     let method = reader.choice(&at.key("method"), CopyMethod::Parallel);
-    match method {
-        CopyMethod::Parallel => {}
-        CopyMethod::Pglogical => not_built(reader, &at.key("method"), "parallel"),
-    }
     // Each job is a session on both servers; more than 64 starve the application of connections.
     let jobs = reader.integer(&at.key("jobs"), DEFAULT_JOBS, 1..=64);
     CopyConfig { method, jobs: usize::try_from(jobs).unwrap_or(1) }

@@ -11,6 +11,7 @@ use crate::name::TableName;
 use crate::seen::Seen;
 use crate::side::{Kind, Side};
 use crate::steps::STEPS;
+use crate::world::NativeCopyView;
 use crate::world::{FenceView, MarkerView, NodeRecord, NodeState, SchemaView, SessionView};
 use uuid::Uuid;
 
@@ -21,6 +22,7 @@ fn policy() -> Policy {
         stall_budget: Duration::from_secs(5),
         grace: Duration::from_millis(200),
         headroom: 1000,
+        native_copy: false,
     }
 }
 
@@ -319,4 +321,84 @@ fn what_the_build_of_indexes_has_restored_is_set_aside_no_more() {
     let seq = facts.next_seq;
     facts.fold(&Entry { seq, at: Timestamp::UNIX_EPOCH, epoch: 1, event }).unwrap();
     assert!(!facts.set_aside);
+}
+
+fn native_policy() -> Policy {
+    Policy { native_copy: true, ..policy() }
+}
+
+#[test]
+fn a_copy_of_pglogicals_is_counted_before_it_is_believed() {
+    let facts = at(Step::CopyRows);
+    let mut world = World { job: Seen::Absent, ..World::default() };
+    let mut see = |view: NativeCopyView| {
+        world.native = Seen::Present(view);
+        decide(&facts, &world, &native_policy())
+    };
+    let view = NativeCopyView { tables: 2, worker: true, ..NativeCopyView::default() };
+    for status in [None, Some('i'), Some('s'), Some('d'), Some('c'), Some('u'), Some('w')] {
+        let decision = see(NativeCopyView { status, ..view.clone() });
+        assert!(matches!(decision, Decision::Wait(_)), "{status:?}: {decision:?}");
+        let decision = see(NativeCopyView { status, worker: false, ..view.clone() });
+        let broken = matches!(status, Some('s' | 'd' | 'c' | 'w'));
+        assert_eq!(matches!(decision, Decision::Blocked(_)), broken, "{status:?}: {decision:?}");
+    }
+    let ready = NativeCopyView { status: Some('r'), ..view };
+    let counting = Decision::Act(Action::CountRows);
+    assert_eq!(see(ready.clone()), counting);
+    assert_eq!(see(NativeCopyView { counted: 1, ..ready.clone() }), counting);
+    assert!(matches!(see(NativeCopyView { counted: 2, ..ready.clone() }), Decision::Done(_)));
+
+    let blocker = Blocker::new("rows_missing", "one is short", "");
+    let retry_at = Timestamp::UNIX_EPOCH + Duration::from_secs(60);
+    world.now = Timestamp::UNIX_EPOCH;
+    world.native = Seen::Present(ready);
+    world.job = Seen::Present(JobView::Failed { blocker: blocker.clone(), retry_at });
+    assert_eq!(decide(&facts, &world, &native_policy()), Decision::Blocked(vec![blocker]));
+}
+
+#[test]
+fn nothing_follows_for_a_copy_of_pglogicals_from_a_look_that_saw_nothing() {
+    for step in [
+        Step::CopySchema,
+        Step::CreateForwardSubscription,
+        Step::CopyRows,
+        Step::BuildIndexes,
+        Step::StartForwardStream,
+    ] {
+        for job in [Seen::default(), Seen::Absent] {
+            let world = World { job, ..World::default() };
+            let decision = decide(&at(step), &world, &native_policy());
+            assert!(matches!(decision, Decision::Wait(_)), "{step}: {decision:?}");
+        }
+        let absent = World {
+            job: Seen::Absent,
+            schema: Seen::Absent,
+            existing: Seen::Absent,
+            native: Seen::Absent,
+            missing_indexes: Seen::Absent,
+            ..World::default()
+        };
+        let decision = decide(&at(step), &absent, &native_policy());
+        assert!(!matches!(decision, Decision::Act(_)), "{step}: {decision:?}");
+    }
+}
+
+#[test]
+fn keys_are_there_before_pglogical_copies() {
+    let mut facts = at(Step::CopySchema);
+    let mut world = World { existing: Seen::Absent, ..World::default() };
+    world.schema = Seen::Present(SchemaView { tables: 1, ..SchemaView::default() });
+    // The tables' own job has ended well, and that says nothing about the keys.
+    world.job = Seen::Present(JobView::Done("copying the schema".to_owned()));
+    assert!(matches!(decide(&facts, &world, &native_policy()), Decision::Wait(_)));
+    world.missing_indexes = Seen::Present(vec!["index orders_pkey is missing".to_owned()]);
+    assert_eq!(decide(&facts, &world, &native_policy()), Decision::Act(Action::BuildKeys));
+    assert_eq!(decide(&facts, &world, &policy()), done(), "a copy of ours builds them afterwards");
+    let event = Event::Intended { step: Step::CopySchema, intent: Intent::BuildKeys };
+    let seq = facts.next_seq;
+    facts.fold(&Entry { seq, at: Timestamp::UNIX_EPOCH, epoch: 1, event }).unwrap();
+    assert!(matches!(decide(&facts, &world, &native_policy()), Decision::Blocked(_)), "in vain");
+    world.missing_indexes = Seen::Present(Vec::new());
+    assert_eq!(decide(&facts, &world, &native_policy()), done());
 }

@@ -143,6 +143,9 @@ impl Facts {
             self.made_extension[*side as usize] |= creates_extension;
         }
         self.set_aside |= *intent == Intent::SetAside;
+        if *intent == Intent::CreateCopyingSubscription {
+            self.copy_began_at.get_or_insert(at);
+        }
         if let Intent::CopyRows { snapshot_lsn } = intent {
             self.copy_lsn = Some(*snapshot_lsn);
             self.copy_began_at.get_or_insert(at);

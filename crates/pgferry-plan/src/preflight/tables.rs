@@ -23,6 +23,9 @@ pub(super) fn check_source(
         unlogged_tables(source, tables, findings);
         row_security_filters(source, tables, findings);
         triggers_fire_twice(source, tables, findings);
+        if policy.native_copy && !policy.progress.schema {
+            generated_columns(source, tables, findings);
+        }
     }
     large_objects(source, findings);
     not_carried(source, findings);
@@ -231,6 +234,27 @@ fn triggers_fire_twice(node: Node<'_>, tables: &[TableView], findings: &mut Vec<
         ),
         format!("where that is not wanted: {}", statements.join(" ")),
     ));
+}
+
+/// pglogical's own copy names every column, and COPY refuses a generated one.
+fn generated_columns(node: Node<'_>, tables: &[TableView], findings: &mut Vec<Finding>) {
+    let generated: Vec<&TableName> = tables
+        .iter()
+        .filter(|view| view.columns.iter().any(|column| column.generated.is_some()))
+        .map(|view| &view.name)
+        .collect();
+    if !generated.is_empty() {
+        findings.push(Finding::block(
+            "generated_columns",
+            node.about("tables in scope"),
+            format!("pglogical cannot copy tables with generated columns: {}", first_ten(&generated)),
+            format!(
+                "use copy.method = \"parallel\", or leave them out: scope.exclude_tables = {} beside \
+                 what is excluded already",
+                toml_list(generated)
+            ),
+        ));
+    }
 }
 
 fn large_objects(node: Node<'_>, findings: &mut Vec<Finding>) {

@@ -45,6 +45,17 @@ impl PgCluster {
                         cluster.put_back(epoch, cancel).await
                     });
             }
+            Action::BuildKeys => self.jobs.start("building keys", move |cancel| async move {
+                let jobs = cluster.config.copy.jobs;
+                cluster
+                    .with_schema_tools(epoch, &cancel, async |copy| copy.build_keys(jobs).await)
+                    .await
+            }),
+            Action::CountRows => {
+                self.jobs.start("counting rows on both sides", move |cancel| async move {
+                    cluster.count_rows(epoch, cancel).await
+                })
+            }
             Action::AddToSets { side, tables } => {
                 self.jobs
                     .start("adding tables to the replication sets", move |cancel| async move {

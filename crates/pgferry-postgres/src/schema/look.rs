@@ -98,6 +98,54 @@ pub(crate) async fn compare_post_data(
     Ok(PostData { differing, extra, same_words })
 }
 
+/// Indexes of tables, keys among them, that the destination lacks or has otherwise. Those of
+/// materialized views do not matter to rows.
+pub(crate) async fn missing_keys(
+    source: &Client,
+    destination: &Client,
+    scope: &SchemaScope,
+) -> Result<Vec<String>, SchemaError> {
+    let (on_source, on_destination) = both(source, destination, scope).await?;
+    let source_major = major(source, "source").await?;
+    let same_words = source_major == major(destination, "destination").await?;
+    let views = materialized_views(&on_source);
+    Ok(differing(&on_source, &on_destination, same_words)
+        .filter(|(name, _, _)| name.kind == "index" && !views.contains(&name.relation()))
+        .map(|(_, _, text)| text)
+        .collect())
+}
+
+/// Indexes of tables, and the constraints that stand for some of them, that the destination has
+/// not at all.
+pub(super) async fn absent_keys(
+    source: &Client,
+    destination: &Client,
+    scope: &SchemaScope,
+) -> Result<BTreeSet<ObjectId>, SchemaError> {
+    let (on_source, on_destination) = both(source, destination, scope).await?;
+    let views = materialized_views(&on_source);
+    let wanted = |name: &ObjectName, object: &Object| match name.kind.as_str() {
+        "index" => !views.contains(&name.relation()),
+        "constraint" => {
+            ["PRIMARY KEY", "UNIQUE", "EXCLUDE"].iter().any(|w| object.definition.starts_with(w))
+        }
+        _ => false,
+    };
+    Ok(on_source
+        .iter()
+        .filter(|(name, object)| wanted(name, object) && !on_destination.contains_key(*name))
+        .map(|(_, object)| object.id)
+        .collect())
+}
+
+fn materialized_views(objects: &Objects) -> BTreeSet<(&str, Option<&str>)> {
+    objects
+        .keys()
+        .filter(|name| name.kind == "materialized view")
+        .map(ObjectName::relation)
+        .collect()
+}
+
 fn missing(source: &Objects, destination: &Objects, same_words: bool) -> Vec<String> {
     differing(source, destination, same_words).map(|(_, _, text)| text).collect()
 }
@@ -171,6 +219,10 @@ async fn major(client: &Client, side: &'static str) -> Result<i32, SchemaError> 
 }
 
 impl ObjectName {
+    fn relation(&self) -> (&str, Option<&str>) {
+        (&self.schema, self.table.as_deref())
+    }
+
     fn difference(&self, object: &Object, text: String) -> Difference {
         Difference {
             kind: self.kind.clone(),

@@ -117,6 +117,7 @@ impl Daemon {
                 stall_budget: migration.cutover.stall_budget,
                 grace: migration.cutover.grace,
                 headroom: migration.sequences.headroom,
+                native_copy: cluster.copies_by_pglogical(),
             },
             config: migration.clone(),
             cluster,

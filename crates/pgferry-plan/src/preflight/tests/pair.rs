@@ -16,6 +16,7 @@ pub(super) fn healthy() -> PreflightFacts {
         source: Seen::Present(source),
         destination: Seen::Present(node(16_400, "11:00:00.000001")),
         existing: Seen::Absent,
+        native: Seen::Absent,
         policy: policy(),
     }
 }
@@ -25,6 +26,7 @@ pub(super) fn policy() -> PreflightPolicy {
         migration: "shop".parse().unwrap(),
         scope: ScopeRules::default(),
         existing_schema: false,
+        native_copy: false,
         fence_roles: None,
         fence_exclusions: Vec::new(),
         progress: Progress::default(),
