@@ -5,6 +5,7 @@
 
 use uuid::Uuid;
 
+use crate::existing::SetAside;
 use crate::journal::Intent;
 use crate::lsn::Lsn;
 use crate::name::{RoleName, SequenceName, TableName};
@@ -46,6 +47,14 @@ pub enum Action {
     },
     /// Start the job that carries over the definitions without indexes (pre-data).
     CopySchema,
+    /// Start the job that takes foreign keys and triggers of the destination out of the way of the
+    /// copy, each table's in one transaction with the record of them.
+    SetAside {
+        /// All of it is on the source in the same words and state.
+        objects: Vec<SetAside>,
+    },
+    /// Start the job that puts back what an abandoned migration had set aside.
+    PutBack,
     /// Start the job that makes the replication sets and puts tables into them, one by one.
     AddToSets {
         /// Where.
@@ -53,6 +62,12 @@ pub enum Action {
         /// The tables that are in none yet, and whether each goes into the insert-only set.
         tables: Vec<SetAddition>,
     },
+    /// Start the job that builds keys and indexes before the rows, for a copy that pglogical makes.
+    BuildKeys,
+    /// Create the forward subscription on the real sets, and let pglogical copy the rows.
+    CreateCopyingSubscription,
+    /// Start the job that counts every table on both sides.
+    CountRows,
     /// Create a subscription that copies nothing and forwards nothing.
     CreateSubscription {
         /// Which.
@@ -207,6 +222,11 @@ impl Action {
             Action::EndSessions { .. } | Action::WakeSubscription { .. } => return None,
             Action::CreateNode { side } => Intent::CreateNode { side: *side },
             Action::CopySchema => Intent::CopySchema,
+            Action::SetAside { .. } => Intent::SetAside,
+            Action::PutBack => Intent::PutBack,
+            Action::BuildKeys => Intent::BuildKeys,
+            Action::CreateCopyingSubscription => Intent::CreateCopyingSubscription,
+            Action::CountRows => Intent::CountRows,
             Action::AddToSets { side, .. } => Intent::AddToSets { side: *side },
             Action::CreateSubscription { direction, .. } => {
                 Intent::CreateSubscription { direction: *direction }

@@ -8,6 +8,7 @@ mod end;
 mod fence;
 mod following;
 mod gate;
+mod native;
 mod preparing;
 mod switchover;
 mod wal_guard;
@@ -58,6 +59,8 @@ pub struct Policy {
     pub headroom: i64,
     /// Bytes of WAL that the forward slot may hold back until the rows and indexes are there.
     pub max_retained_wal: Option<u64>,
+    /// pglogical copies the rows (`copy.method = "pglogical"`).
+    pub native_copy: bool,
 }
 
 /// Longest time from the request of a switchover to its fence. Nothing is held meanwhile, but a
@@ -87,8 +90,16 @@ fn decide_step(step: Step, facts: &Facts, world: &World, policy: &Policy) -> Dec
         Step::FenceDestination => preparing::fence_destination(world, policy),
         Step::CreateNodes => preparing::create_nodes(world, policy),
         Step::CheckPeers => preparing::check_peers(world),
+        Step::CopySchema if policy.native_copy => {
+            native::keys(facts, world, preparing::copy_schema(world))
+        }
         Step::CopySchema => preparing::copy_schema(world),
         Step::CreateSourceSets => preparing::create_source_sets(world),
+        Step::CreateForwardSubscription if policy.native_copy => {
+            native::create_forward_subscription(world)
+        }
+        Step::CopyRows if policy.native_copy => native::copy_rows(facts, world),
+        Step::StartForwardStream if policy.native_copy => native::start_forward_stream(world),
         Step::CreateForwardSubscription => copying::create_forward_subscription(world),
         Step::CopyRows => wal_guard::or_stopped(world, policy, || copying::copy_rows(facts, world)),
         Step::BuildIndexes => {

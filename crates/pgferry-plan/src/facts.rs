@@ -37,6 +37,8 @@ pub struct Facts {
     pub installed: bool,
     /// Whether pgferry made the extension, source first.
     pub made_extension: [bool; 2],
+    /// Foreign keys and triggers of the destination were set aside, and have not been seen restored.
+    pub set_aside: bool,
     /// The snapshot that the copy was last begun under.
     pub copy_lsn: Option<Lsn>,
     /// When the copy was first begun.
@@ -168,6 +170,7 @@ impl Default for Facts {
             node_ids: [None, None],
             installed: false,
             made_extension: [false, false],
+            set_aside: false,
             copy_lsn: None,
             copy_began_at: None,
             copied: None,

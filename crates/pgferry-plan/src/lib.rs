@@ -6,6 +6,7 @@
 
 pub mod action;
 pub mod decide;
+pub mod existing;
 pub mod facts;
 pub mod finding;
 pub mod journal;

@@ -21,12 +21,13 @@ mod tables;
 mod tests;
 
 pub use facts::{
-    CatalogSetting, ExtensionFacts, InUse, JobFacts, Leftovers, NodeFacts, ObjectFacts,
-    PglogicalFacts, PglogicalNodes, PreflightFacts, PreflightPolicy, PrivilegeFacts, Progress,
-    RoleFacts, ServerFacts, TransactionFacts, TransactionKind, TriggerFacts, Uncarried,
+    CatalogSetting, ExtensionFacts, InUse, JobFacts, Leftovers, NativeCopyFacts, NodeFacts,
+    ObjectFacts, PglogicalFacts, PglogicalNodes, PreflightFacts, PreflightPolicy, PrivilegeFacts,
+    Progress, RoleFacts, ServerFacts, TransactionFacts, TransactionKind, TriggerFacts, Uncarried,
     UnfencedSessions,
 };
 
+use crate::existing::ExistingView;
 use crate::finding::{Finding, Severity};
 use crate::seen::Seen;
 use crate::side::Side;
@@ -57,6 +58,9 @@ pub fn check(facts: &PreflightFacts) -> Vec<Finding> {
     if let Some(destination) = destination {
         objects::check_destination(destination, &facts.policy, &mut findings);
         large_objects::check_destination(destination, &facts.policy, &mut findings);
+        if takes_existing(&facts.policy) {
+            objects::check_existing(destination, &mut findings);
+        }
     }
     if let (Some(source), Some(destination)) = (source, destination) {
         server::check_pair(source, destination, &mut findings);
@@ -66,12 +70,85 @@ pub fn check(facts: &PreflightFacts) -> Vec<Finding> {
         large_objects::check_pair(source, destination, &facts.policy, &mut findings);
         settings::check_pair(source, destination, &mut findings);
         fence::check_pair(source, destination, &facts.policy, &mut findings);
+        if takes_existing(&facts.policy) {
+            existing(&facts.existing, &mut findings);
+        }
+        if facts.policy.native_copy && !facts.policy.progress.schema {
+            native_copy(&facts.native, &mut findings);
+        }
     }
     findings.sort_by_key(|finding| match finding.severity {
         Severity::Block => 0,
         Severity::Warn => 1,
     });
     findings
+}
+
+/// Refused, its copy breaks off, and is not to be taken up again.
+fn native_copy(look: &Seen<NativeCopyFacts>, findings: &mut Vec<Finding>) {
+    const SUBJECT: &str = "destination: pglogical's copy";
+    let native = match look {
+        Seen::Present(native) => native,
+        Seen::Absent | Seen::Unknown(_) => {
+            findings.push(Finding::block(
+                "not_seen",
+                SUBJECT,
+                format!(
+                    "could not look at what pglogical's copy may do on the destination: {}",
+                    why_unseen(look).unwrap_or_default()
+                ),
+                "remove the reason, then run preflight again: what was not seen is not taken for granted",
+            ));
+            return;
+        }
+    };
+    let role = crate::quote::ident(&native.role);
+    for (may, what, statement) in [
+        (
+            native.may_set_replication_role,
+            "set session_replication_role",
+            format!("GRANT SET ON PARAMETER session_replication_role TO {role};"),
+        ),
+        (
+            native.may_use_origins,
+            "use replication origins",
+            format!(
+                "GRANT EXECUTE ON FUNCTION pg_replication_origin_session_setup(text) TO {role};"
+            ),
+        ),
+    ] {
+        if !may {
+            findings.push(Finding::block(
+                "native_copy_refused",
+                SUBJECT,
+                format!(
+                    "role {} may not {what} on the destination, and pglogical's copy would break off",
+                    native.role
+                ),
+                format!("{statement} -- or use copy.method = \"parallel\", which does not need it"),
+            ));
+        }
+    }
+}
+
+/// The destination's schema is to be the source's already, and nothing is set aside of it yet.
+fn takes_existing(policy: &PreflightPolicy) -> bool {
+    policy.existing_schema && !policy.progress.schema
+}
+
+fn existing(look: &Seen<ExistingView>, findings: &mut Vec<Finding>) {
+    match look {
+        Seen::Present(view) => findings.extend(view.findings.iter().cloned()),
+        Seen::Absent | Seen::Unknown(_) => findings.push(Finding::block(
+            "not_seen",
+            "destination: existing schema",
+            format!(
+                "could not compare the destination's schema with the source's: {}",
+                why_unseen(look).unwrap_or_default()
+            ),
+            "remove the reason, then run preflight again: what was not seen is not taken for equal",
+        )),
+    }
 }
 
 /// One side that was reached.

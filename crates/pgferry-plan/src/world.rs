@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::action::{SessionId, SetAddition};
+use crate::existing::{ExistingView, SetAside};
 use crate::finding::{Blocker, Finding};
 use crate::lag::LagReport;
 use crate::lsn::Lsn;
@@ -35,8 +36,14 @@ pub struct World {
     pub peers: Seen<Vec<Blocker>>,
     /// Tables of the source that the destination lacks, or has otherwise.
     pub schema: Seen<SchemaView>,
+    /// How the schema that the destination brought compares; Absent when pgferry makes it.
+    pub existing: Seen<ExistingView>,
+    /// What was set aside on the destination and is not there again; Absent when nothing is.
+    pub still_aside: Seen<Vec<SetAside>>,
     /// How far the copy is.
     pub copy: Seen<CopyView>,
+    /// How far the copy is that pglogical makes.
+    pub native: Seen<NativeCopyView>,
     /// Indexes, constraints and triggers of the source that the destination lacks.
     pub missing_indexes: Seen<Vec<String>>,
     /// Copied tables without planner statistics.
@@ -305,6 +312,23 @@ pub struct CopyView {
     pub rows: u64,
     /// Bytes of the committed copies.
     pub bytes: u64,
+}
+
+/// How far the copy is that pglogical makes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NativeCopyView {
+    /// `local_sync_status` of the subscription: `r` once pglogical calls it finished.
+    pub status: Option<char>,
+    /// The worker that copies, and applies later, runs.
+    pub worker: bool,
+    /// What it is at, where the server tells.
+    pub progress: Option<String>,
+    /// Tables to copy.
+    pub tables: u64,
+    /// Those that were counted on both sides at one moment, and were equal.
+    pub counted: u64,
+    /// Their rows.
+    pub rows: u64,
 }
 
 /// The background job of a step.

@@ -2,7 +2,9 @@
 //!
 //! Each arm is short, idempotent, and believed by nobody: the next look says what it did.
 
+mod aside;
 mod copying;
+mod count;
 mod jobs;
 mod large_objects;
 
@@ -51,6 +53,16 @@ impl PgCluster {
                     as_text,
                 );
                 self.on_subscriber(*direction, guard, &sql).await
+            }
+            Action::CreateCopyingSubscription => {
+                let conninfo = self.peer_conninfo(Side::Source);
+                let sql = statements::create_copying_subscription(
+                    &name.subscription(Direction::Forward),
+                    conninfo.expose(),
+                    &[name.set(), name.insert_only_set()],
+                    self.has_oid_columns().await?,
+                );
+                self.on_subscriber(Direction::Forward, guard, &sql).await
             }
             Action::DisableSubscription { direction } => {
                 let sql = statements::disable_subscription(&name.subscription(*direction));
@@ -109,6 +121,10 @@ impl PgCluster {
                 self.release_snapshots(None).await.map_err(Fault::Failed)
             }
             Action::CopySchema
+            | Action::SetAside { .. }
+            | Action::PutBack
+            | Action::BuildKeys
+            | Action::CountRows
             | Action::AddToSets { .. }
             | Action::TakeSnapshot
             | Action::CopyRows { .. }

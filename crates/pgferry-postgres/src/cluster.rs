@@ -14,7 +14,7 @@ use pgferry_plan::preflight::{self, PreflightPolicy, Progress};
 use pgferry_plan::scope::{ScopeRules, SetNames};
 use pgferry_plan::world::NodeState;
 use pgferry_plan::{
-    Action, Blocker, Course, Facts, Finding, LagReport, RoleName, Side, Step, World,
+    Action, Blocker, Course, Facts, Finding, LagReport, RoleName, Seen, Side, Step, World,
 };
 use tokio::sync::{Notify, watch};
 
@@ -104,6 +104,8 @@ impl PgCluster {
         let policy = PreflightPolicy {
             migration: self.config.name.clone(),
             scope: self.rules.clone(),
+            existing_schema: self.takes_existing_schema(),
+            native_copy: self.copies_by_pglogical(),
             fence_roles: self.config.fence.roles.clone(),
             fence_exclusions: self.config.fence.exclude_roles.clone(),
             max_retained_wal: self.config.copy.max_retained_wal,
@@ -114,7 +116,14 @@ impl PgCluster {
         let ours = self.our_roles();
         // Boxed, here and below: the futures of many looks side by side outgrow a thread's stack.
         let facts = Box::pin(observe(reached(&source), reached(&destination), &policy, &ours));
-        preflight::check(&facts.await)
+        let mut facts = facts.await;
+        if policy.existing_schema && !progress.schema {
+            facts.existing = Seen::from_look(Box::pin(self.existing()).await);
+        }
+        if policy.native_copy && !progress.schema {
+            facts.native = Seen::from_look(self.native_copy_facts().await);
+        }
+        preflight::check(&facts)
     }
     /// Opens the side that a switchover has fenced, when the journal cannot be written any more and
     /// nothing was yielded. The node's own record is enough for that: nobody else leads while it

@@ -59,6 +59,7 @@ const NODE: MigrationSet = MigrationSet {
     files: &[
         ("V1__node", include_str!("../../../migrations/node/V1__node.sql")),
         ("V2__pieces", include_str!("../../../migrations/node/V2__pieces.sql")),
+        ("V3__set_aside", include_str!("../../../migrations/node/V3__set_aside.sql")),
     ],
 };
 
@@ -153,13 +154,13 @@ mod tests {
 
     #[test]
     fn every_table_of_the_node_is_commented_and_in_our_schema() {
-        let (_, sql) = NODE.files[0];
+        let sql: String = NODE.files.iter().map(|(_, sql)| *sql).collect();
         let tables: Vec<&str> = sql
             .lines()
             .filter_map(|line| line.strip_prefix("CREATE TABLE "))
             .filter_map(|rest| rest.split_whitespace().next())
             .collect();
-        assert_eq!(tables.len(), 5);
+        assert_eq!(tables.len(), 6);
         for table in tables {
             assert!(table.starts_with("pgferry."), "{table}");
             assert!(sql.contains(&format!("COMMENT ON TABLE {table} IS")), "{table}");

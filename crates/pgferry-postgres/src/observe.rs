@@ -5,7 +5,9 @@
 
 pub(crate) mod copy;
 pub(crate) mod end;
+pub(crate) mod existing;
 pub(crate) mod fence;
+pub(crate) mod native;
 pub(crate) mod node;
 pub(crate) mod peers;
 pub(crate) mod sequences;
@@ -45,6 +47,9 @@ impl PgCluster {
     }
 
     async fn look_for(&self, step: Step, facts: &Facts, world: &mut World) {
+        if self.copies_by_pglogical() {
+            self.see_for_native_copy(step, world).await;
+        }
         let from = facts.kind().from();
         match step {
             Step::CheckPrerequisites => {
@@ -63,13 +68,20 @@ impl PgCluster {
             }
             Step::CreateNodes => self.see_pglogical_nodes(world).await,
             Step::CheckPeers => world.peers = Seen::from_look(self.peers(facts).await),
+            Step::CopySchema if self.takes_existing_schema() => {
+                if self.jobs.is_idle() {
+                    world.existing = Seen::from_look(self.existing().await);
+                }
+            }
             Step::CopySchema => {
+                world.existing = Seen::Absent;
                 if self.jobs.is_idle() {
                     world.schema = Seen::from_look(self.schema().await);
                 }
             }
             Step::CreateSourceSets => self.see_to_replicate(world, Side::Source).await,
             Step::CreateForwardSubscription => self.see_stream(world, Direction::Forward).await,
+            Step::CopyRows if self.copies_by_pglogical() => {}
             Step::CopyRows => {
                 if self.jobs.is_idle() {
                     self.see_stream(world, Direction::Forward).await;
@@ -150,6 +162,9 @@ impl PgCluster {
                 }
             }
             Step::DropNodes => {
+                if facts.set_aside && self.jobs.is_idle() {
+                    world.still_aside = Seen::from_look(self.still_aside().await);
+                }
                 self.see_pglogical_nodes(world).await;
                 let passive = facts.active.other();
                 let of_active = RECORD;

@@ -51,7 +51,13 @@ pub async fn observe(
         Err(reason) => Seen::Unknown(reason),
     };
     let (source, destination) = tokio::join!(side(source), side(destination));
-    PreflightFacts { source, destination, policy: policy.clone() }
+    PreflightFacts {
+        source,
+        destination,
+        existing: Seen::Absent,
+        native: Seen::Absent,
+        policy: policy.clone(),
+    }
 }
 
 /// Looks at one side. `ours` are the roles that pgferry and its replication log in as.

@@ -25,7 +25,9 @@ use child::Child;
 use private_dir::PrivateDir;
 use toc::{Entry, Stage};
 
+pub(crate) use gist::gist;
 pub use look::missing_post_data;
+pub(crate) use look::{PostData, compare_post_data, missing_keys};
 pub use tools::SchemaTools;
 
 /// Schemas that never leave their server.
@@ -130,6 +132,25 @@ impl SchemaCopy<'_> {
         let rest: Vec<&Entry> = entries[early..].iter().filter(missing(Stage::AfterRows)).collect();
         self.restore(&dir, &dump, "post-data", &rest, jobs).await?;
         refresh::fill_materialized_views(self, &source).await
+    }
+
+    /// Builds the keys and indexes of tables before their rows, for a copy that is followed at once
+    /// by changes; everything else of post-data is left to [`Self::build_post_data`].
+    pub async fn build_keys(&self, jobs: usize) -> Result<(), SchemaError> {
+        let dir = PrivateDir::new()?;
+        let dump = self.dump(&dir).await?;
+        let name = self.application_name;
+        let source = self.source.connect(name).await.map_err(SchemaError::Source)?;
+        let destination = self.destination.connect(name).await.map_err(SchemaError::Destination)?;
+        self.check_epoch(&destination).await?;
+        let absent = look::absent_keys(&source, &destination, self.scope).await?;
+        let entries = self.entries(&dump).await?;
+        let wanted: Vec<&Entry> = entries
+            .iter()
+            .filter(|entry| !entry.stays_behind())
+            .filter(|entry| entry.attaches_an_index() || absent.contains(&entry.object))
+            .collect();
+        self.restore(&dir, &dump, "keys", &wanted, jobs).await
     }
 
     /// The whole schema in custom format. Security labels are carried: one that the destination

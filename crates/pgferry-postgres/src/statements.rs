@@ -5,6 +5,7 @@
 //! waits for what is in flight. There is no BEGIN, because an error would leave the session
 //! inside a failed transaction.
 
+use pgferry_plan::existing::{AsideKind, SetAside};
 use pgferry_plan::world::NodeState;
 use pgferry_plan::{Lsn, MigrationName, SequenceName, SessionId, SetAddition, Side, TableName};
 use uuid::Uuid;
@@ -153,6 +154,22 @@ pub(crate) fn write_marker(side: Side, token: u64) -> String {
     )
 }
 
+/// Writes a side's own marker with the token that it has: its arrival alone is waited for.
+pub(crate) fn touch_marker(side: Side) -> String {
+    write_marker(side, 0)
+}
+
+/// Records that a table has this many rows on both sides.
+pub(crate) fn record_counted(name: &TableName, rows: i64) -> String {
+    // Not a position of anything: nothing is handed over at it.
+    format!(
+        "INSERT INTO pgferry.copied (schema_name, table_name, snapshot_lsn, row_count, byte_count) \
+         VALUES ({}, {}, '0/0', {rows}, 0) ON CONFLICT DO NOTHING",
+        literal(&name.schema),
+        literal(&name.name)
+    )
+}
+
 /// Sets the last values of sequences in one statement, and raises the revision, so that the same
 /// of an earlier attempt that lands late is refused instead of setting them back. Flushed at the latest with the commit that
 /// opens this side: it comes later in the same log.
@@ -213,9 +230,33 @@ pub(crate) fn create_subscription(
     sets: &[String],
     as_text: bool,
 ) -> String {
+    subscription_on(subscription, provider_conninfo, sets, false, as_text)
+}
+
+/// Creates a subscription that begins with a copy of every row, by pglogical. That of pgferry's own
+/// tables too: a row of theirs in its way would be one that the copy breaks at, in silence.
+pub(crate) fn create_copying_subscription(
+    subscription: &str,
+    provider_conninfo: &str,
+    sets: &[String],
+    as_text: bool,
+) -> String {
+    format!(
+        "DELETE FROM pgferry.heartbeat; DELETE FROM pgferry.marker; {}",
+        subscription_on(subscription, provider_conninfo, sets, true, as_text)
+    )
+}
+
+fn subscription_on(
+    subscription: &str,
+    provider_conninfo: &str,
+    sets: &[String],
+    copy: bool,
+    as_text: bool,
+) -> String {
     let sets: Vec<String> = sets.iter().map(|set| literal(set)).collect();
     format!(
-        "SELECT pglogical.create_subscription({}, {}, ARRAY[{}]::text[], false, false, \
+        "SELECT pglogical.create_subscription({}, {}, ARRAY[{}]::text[], false, {copy}, \
          '{{}}', '0'::interval, {as_text})",
         literal(subscription),
         literal(provider_conninfo),
@@ -309,11 +350,52 @@ pub(crate) const DROP_EXTENSION: &str = "SET LOCAL lock_timeout = '2s'; \
 /// Removes a node's tables, by name, and the schema when nothing else is in it: the journal may
 /// be, of this migration or of others, under whatever host name it is configured.
 pub(crate) const REMOVE: &str = "\
+    DROP TABLE IF EXISTS pgferry.set_aside; \
     DROP TABLE pgferry.fenced_role, pgferry.heartbeat, pgferry.marker, pgferry.copied, \
     pgferry.node_history, pgferry.node; \
     DO $empty$ BEGIN \
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = 'pgferry'::regnamespace) \
     THEN DROP SCHEMA pgferry; END IF; END $empty$";
+
+/// Takes objects of one table out of the way, and records how they are made again.
+pub(crate) fn set_aside(objects: &[&SetAside], lock_timeout_ms: u32) -> String {
+    let rows: Vec<String> = objects
+        .iter()
+        .map(|object| {
+            format!(
+                "({}, {}, {}, {}, {})",
+                literal(object.kind.as_str()),
+                literal(&object.table.schema),
+                literal(&object.table.name),
+                literal(&object.name),
+                object.definition.as_deref().map_or("NULL".to_owned(), literal)
+            )
+        })
+        .collect();
+    // What goes with the object of a table above has no definition, and may be gone already.
+    let drops: Vec<String> = objects
+        .iter()
+        .filter(|object| object.definition.is_some())
+        .map(|object| {
+            let (on, name) = (table(&object.table), ident(&object.name));
+            match object.kind {
+                AsideKind::Constraint => {
+                    format!("; ALTER TABLE {on} DROP CONSTRAINT IF EXISTS {name}")
+                }
+                AsideKind::Trigger => format!("; DROP TRIGGER IF EXISTS {name} ON {on}"),
+                AsideKind::Content => format!("; REFRESH MATERIALIZED VIEW {on} WITH NO DATA"),
+            }
+        })
+        .collect();
+    format!(
+        "SET LOCAL lock_timeout = {lock_timeout_ms}; SET LOCAL client_min_messages = warning; \
+         INSERT INTO pgferry.set_aside (kind, schema_name, table_name, name, definition) \
+         VALUES {} ON CONFLICT (kind, schema_name, table_name, name) \
+         DO UPDATE SET definition = excluded.definition, set_aside_at = now(){}",
+        rows.join(", "),
+        drops.concat()
+    )
+}
 
 /// The words of a state, for people and for SQL.
 pub(crate) fn state_from(word: &str) -> Option<NodeState> {
@@ -345,6 +427,21 @@ mod tests {
         assert!(sql.contains("IN ('a\"b''c')"));
         let sql = set_sequences(&[(SequenceName::new("s'", "q\""), 5)]);
         assert!(sql.contains("'\"s''\".\"q\"\"\"'::regclass"), "{sql}");
+    }
+
+    #[test]
+    fn what_is_set_aside_is_recorded_in_the_same_transaction() {
+        let object = SetAside {
+            kind: AsideKind::Trigger,
+            table: TableName::new("s'", "t\""),
+            name: "n'".to_owned(),
+            definition: Some("CREATE TRIGGER 'x'".to_owned()),
+        };
+        let child = SetAside { definition: None, ..object.clone() };
+        let sql = set_aside(&[&object, &child], 200);
+        assert!(sql.contains("'s''', 't\"', 'n''', 'CREATE TRIGGER ''x'''"), "{sql}");
+        assert!(sql.ends_with("; DROP TRIGGER IF EXISTS \"n'\" ON \"s'\".\"t\"\"\""), "{sql}");
+        assert_eq!(sql.matches("DROP TRIGGER").count(), 1, "{sql}");
     }
 
     #[test]

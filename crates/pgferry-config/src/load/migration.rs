@@ -144,10 +144,6 @@ fn tables(reader: &mut Reader, at: &KeyPath) -> Vec<TableName> {
 fn schema(reader: &mut Reader, at: &KeyPath) -> SchemaConfig {
     reader.section(at);
     let mode = reader.choice(&at.key("mode"), SchemaMode::Copy);
-    match mode {
-        SchemaMode::Copy => {}
-        SchemaMode::Existing => not_built(reader, &at.key("mode"), "copy"),
-    }
     let key = at.key("pg_bindir");
     let pg_bindir = reader.text(&key).map(PathBuf::from);
     if let Some(directory) = &pg_bindir {
@@ -168,10 +164,6 @@ fn copy(reader: &mut Reader, at: &KeyPath) -> CopyConfig {
     const DEFAULT_JOBS: i64 = 4;
     reader.section(at);
     let method = reader.choice(&at.key("method"), CopyMethod::Parallel);
-    match method {
-        CopyMethod::Parallel => {}
-        CopyMethod::Pglogical => not_built(reader, &at.key("method"), "parallel"),
-    }
     // Each job is a session on both servers; more than 64 starve the application of connections.
     let jobs = reader.integer(&at.key("jobs"), DEFAULT_JOBS, 1..=64);
     // Below 64 kB a single row may take longer than a server keeps a silent connection.

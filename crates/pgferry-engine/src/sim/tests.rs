@@ -23,6 +23,7 @@ fn policy() -> Policy {
         max_lag: Duration::from_secs(1),
         stall_budget: Duration::from_secs(60),
         grace: Duration::ZERO,
+        native_copy: false,
         headroom: 10,
         max_retained_wal: None,
     }

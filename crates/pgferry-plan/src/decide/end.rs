@@ -6,7 +6,7 @@ use super::{Decision, Policy, done, look, not_seen};
 use crate::action::Action;
 use crate::facts::{Course, Facts};
 use crate::finding::Blocker;
-use crate::journal::{Evidence, Verb};
+use crate::journal::{Evidence, Intent, Verb};
 use crate::seen::Seen;
 use crate::side::{Direction, Side};
 use crate::world::{JobView, NodeState, World};
@@ -98,9 +98,13 @@ pub(super) fn drop_nodes(facts: &Facts, world: &World, policy: &Policy) -> Decis
             Seen::Absent | Seen::Present(_) => {}
         }
     }
+    let aside = match put_back(facts, world) {
+        Ok(left) => left,
+        Err(decision) => return decision,
+    };
     // The last step in which the record of the fence can be read: the next one removes it.
     let passive = facts.active.other();
-    let left = match (&world.node(passive).record, &world.node(passive).fence, &facts.course) {
+    let mut left = match (&world.node(passive).record, &world.node(passive).fence, &facts.course) {
         (Seen::Unknown(reason), ..) => return not_seen("the node's record", reason),
         (Seen::Absent, ..) | (.., Course::End { open_passive: true, .. }) => Vec::new(),
         (Seen::Present(record), Seen::Present(fence), _)
@@ -119,7 +123,42 @@ pub(super) fn drop_nodes(facts: &Facts, world: &World, policy: &Policy) -> Decis
         (Seen::Present(_), Seen::Absent, _) => Vec::new(),
         (Seen::Present(_), Seen::Unknown(reason), _) => return not_seen("the fence", reason),
     };
+    left.extend(aside);
     if left.is_empty() { done() } else { Decision::Done(Evidence::Leftovers { left }) }
+}
+
+/// What was set aside for a copy that was then given up comes back, as far as the rows that are
+/// there allow it: tried once, and what it could not put back is named.
+fn put_back(facts: &Facts, world: &World) -> Result<Vec<Blocker>, Decision> {
+    if !facts.set_aside {
+        return Ok(Vec::new());
+    }
+    let tried = facts.intents.contains(&Intent::PutBack);
+    match &world.job {
+        Seen::Unknown(reason) => return Err(not_seen("the background job", reason)),
+        Seen::Present(JobView::Running(what)) => return Err(Decision::Wait(what.clone())),
+        Seen::Present(JobView::Done(_) | JobView::Failed { .. }) if tried => {}
+        // A job of before, or one that died with its daemon.
+        Seen::Present(JobView::Done(_) | JobView::Failed { .. }) | Seen::Absent => {
+            return match &world.still_aside {
+                Seen::Unknown(reason) => Err(not_seen("what was set aside", reason)),
+                Seen::Absent => Ok(Vec::new()),
+                Seen::Present(_) => Err(Decision::Act(Action::PutBack)),
+            };
+        }
+    }
+    match &world.still_aside {
+        Seen::Unknown(reason) => Err(not_seen("what was set aside", reason)),
+        Seen::Absent => Ok(Vec::new()),
+        Seen::Present(objects) => Ok(objects
+            .iter()
+            .filter_map(|object| {
+                let statements = object.definition.clone()?;
+                let message = format!("on the destination: {object} is not there as it was before");
+                Some(Blocker::new("set_aside", message, statements))
+            })
+            .collect()),
+    }
 }
 
 pub(super) fn remove_pglogical(facts: &Facts, world: &World) -> Decision {

@@ -5,20 +5,25 @@ use uuid::Uuid;
 
 use super::{Decision, Policy, blocked, done, fence, look, not_seen, unless_job, was_in_vain};
 use crate::action::Action;
+use crate::existing::ExistingView;
 use crate::facts::Facts;
-use crate::finding::{Blocker, Severity};
+use crate::finding::{Blocker, Finding, Severity};
 use crate::seen::Seen;
 use crate::side::Side;
 use crate::world::World;
 
 pub(super) fn check_prerequisites(world: &World) -> Decision {
     let findings = look!(world.findings, "preflight");
-    let blockers: Vec<Blocker> = findings
+    let blockers = blocking(findings);
+    if blockers.is_empty() { done() } else { Decision::Blocked(blockers) }
+}
+
+fn blocking(findings: &[Finding]) -> Vec<Blocker> {
+    findings
         .iter()
         .filter(|finding| finding.severity == Severity::Block)
         .map(Blocker::from)
-        .collect();
-    if blockers.is_empty() { done() } else { Decision::Blocked(blockers) }
+        .collect()
 }
 
 pub(super) fn install_pglogical(facts: &Facts, world: &World) -> Decision {
@@ -100,6 +105,11 @@ pub(super) fn check_peers(world: &World) -> Decision {
 
 pub(super) fn copy_schema(world: &World) -> Decision {
     unless_job(world, || {
+        match &world.existing {
+            Seen::Unknown(reason) => return not_seen("the destination's schema", reason),
+            Seen::Present(existing) => return take_existing(existing, was_in_vain(world)),
+            Seen::Absent => {}
+        }
         let schema = look!(world.schema, "the destination's schema");
         // It is copied whole, in one transaction, or not at all: a part of it was made by others.
         let whole = schema.missing.len() as u64 == schema.tables;
@@ -111,6 +121,27 @@ pub(super) fn copy_schema(world: &World) -> Decision {
             Some(blocked) => blocked,
         }
     })
+}
+
+/// Compares once more, now that nobody writes there, and takes out of the way what the copy would
+/// fire or be refused by.
+fn take_existing(existing: &ExistingView, in_vain: bool) -> Decision {
+    let blockers: Vec<Blocker> = blocking(&existing.findings);
+    if !blockers.is_empty() {
+        Decision::Blocked(blockers)
+    } else if existing.to_set_aside.is_empty() {
+        done()
+    } else if in_vain {
+        let named: Vec<String> =
+            existing.to_set_aside.iter().take(10).map(ToString::to_string).collect();
+        blocked(Blocker::new(
+            "not_set_aside",
+            format!("still on the destination after it was set aside: {}", named.join(", ")),
+            "see what makes it again there, then `pgferry resume`",
+        ))
+    } else {
+        Decision::Act(Action::SetAside { objects: existing.to_set_aside.clone() })
+    }
 }
 
 pub(super) fn create_source_sets(world: &World) -> Decision {

@@ -142,6 +142,10 @@ impl Facts {
             self.node_ids[*side as usize] = Some(*node_id);
             self.made_extension[*side as usize] |= creates_extension;
         }
+        self.set_aside |= *intent == Intent::SetAside;
+        if *intent == Intent::CreateCopyingSubscription {
+            self.copy_began_at.get_or_insert(at);
+        }
         if let Intent::CopyRows { snapshot_lsn } = intent {
             self.copy_lsn = Some(*snapshot_lsn);
             self.copy_began_at.get_or_insert(at);
@@ -181,6 +185,8 @@ impl Facts {
             }
             Evidence::Opened { .. } => {}
         }
+        // Its look has found everything that the source has.
+        self.set_aside &= step != Step::BuildIndexes;
         // DropNodes is the last step before the records themselves are removed.
         self.installed =
             (self.installed || step == Step::InstallPglogical) && step != Step::DropNodes;

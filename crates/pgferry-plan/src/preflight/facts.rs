@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::existing::ExistingView;
 use crate::name::{MigrationName, RoleName, TableName};
 use crate::roles::ApplicationRole;
 use crate::scope::{ScopeRules, TableView};
@@ -17,8 +18,23 @@ pub struct PreflightFacts {
     pub source: Seen<NodeFacts>,
     /// The destination; Unknown, with the reason, when it could not be reached at all.
     pub destination: Seen<NodeFacts>,
+    /// How the schema that is on the destination compares, where the migration is to take it.
+    pub existing: Seen<ExistingView>,
+    /// What pglogical's own copy needs on the destination, where it is to copy.
+    pub native: Seen<NativeCopyFacts>,
     /// What the configuration says.
     pub policy: PreflightPolicy,
+}
+
+/// What pglogical's own copy needs of the role that the destination's server logs in to itself as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NativeCopyFacts {
+    /// That role.
+    pub role: RoleName,
+    /// It may set `session_replication_role`, as the copy does first of all.
+    pub may_set_replication_role: bool,
+    /// It may execute `pg_replication_origin_session_setup`, as the copy does.
+    pub may_use_origins: bool,
 }
 
 /// What the configuration and the journal say beforehand.
@@ -28,6 +44,10 @@ pub struct PreflightPolicy {
     pub migration: MigrationName,
     /// What is carried.
     pub scope: ScopeRules,
+    /// The destination has its schema already (`schema.mode = "existing"`).
+    pub existing_schema: bool,
+    /// pglogical copies the rows (`copy.method = "pglogical"`).
+    pub native_copy: bool,
     /// Roles that the configuration says to fence; `None` for every role that may write.
     pub fence_roles: Option<Vec<RoleName>>,
     /// Roles that the configuration says not to fence.

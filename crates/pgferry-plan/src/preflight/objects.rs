@@ -14,9 +14,39 @@ pub(super) fn check_destination(
     policy: &PreflightPolicy,
     findings: &mut Vec<Finding>,
 ) {
-    if !policy.progress.schema {
+    if !policy.progress.schema && !policy.existing_schema {
         destination_not_empty(destination, findings);
     }
+}
+
+/// Tables that are there are emptied, filled and replicated by our role, whoever owns them.
+pub(super) fn check_existing(destination: Node<'_>, findings: &mut Vec<Finding>) {
+    let (Some(tables), Some(roles)) =
+        (destination.facts.tables.present(), destination.facts.roles.present())
+    else {
+        return;
+    };
+    let owners: BTreeSet<&RoleName> = tables.iter().map(|view| &view.owner).collect();
+    let refused: Vec<&RoleName> = owners
+        .into_iter()
+        .filter(|owner| !roles.get(*owner).is_some_and(|role| role.usable_by_us))
+        .collect();
+    for owner in refused {
+        let superuser = roles.get(owner).is_some_and(|role| role.superuser);
+        findings.push(Finding::block(
+            if superuser { "owned_by_superuser" } else { "not_member_of_owner" },
+            destination.about(owner),
+            format!(
+                "pgferry's role is not a member of role {owner}, which owns tables of the destination"
+            ),
+            if superuser {
+                format!("give its tables there to the owner that they have on the source; {owner} is superuser")
+            } else {
+                format!("GRANT {} TO {};", ident(owner), ident(destination.role()))
+            },
+        ));
+    }
+    super::tables::row_security_filters(destination, tables, findings);
 }
 
 pub(super) fn check_pair(
@@ -28,7 +58,9 @@ pub(super) fn check_pair(
     roles_missing(source, destination, policy, findings);
     if !policy.progress.schema {
         not_member_of_owner(source, destination, findings);
-        create_on_schema_missing(source, destination, findings);
+        if !policy.existing_schema {
+            create_on_schema_missing(source, destination, findings);
+        }
         event_triggers(source, findings);
     }
 }

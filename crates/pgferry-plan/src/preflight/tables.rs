@@ -20,6 +20,9 @@ pub(super) fn check_source(
         unlogged_tables(source, tables, findings);
         row_security_filters(source, tables, findings);
         triggers_fire_twice(source, tables, findings);
+        if policy.native_copy && !policy.progress.schema {
+            generated_columns(source, tables, findings);
+        }
     }
     subscriptions_active(source, findings);
     not_carried(source, findings);
@@ -177,7 +180,11 @@ fn unlogged_tables(node: Node<'_>, tables: &[TableView], findings: &mut Vec<Find
     ));
 }
 
-fn row_security_filters(node: Node<'_>, tables: &[TableView], findings: &mut Vec<Finding>) {
+pub(super) fn row_security_filters(
+    node: Node<'_>,
+    tables: &[TableView],
+    findings: &mut Vec<Finding>,
+) {
     let filtered: Vec<&TableName> =
         tables.iter().filter(|view| view.row_security_active).map(|view| &view.name).collect();
     if !filtered.is_empty() {
@@ -229,6 +236,27 @@ fn triggers_fire_twice(node: Node<'_>, tables: &[TableView], findings: &mut Vec<
         ),
         format!("where that is not wanted: {}", statements.join(" ")),
     ));
+}
+
+/// pglogical's own copy names every column, and COPY refuses a generated one.
+fn generated_columns(node: Node<'_>, tables: &[TableView], findings: &mut Vec<Finding>) {
+    let generated: Vec<&TableName> = tables
+        .iter()
+        .filter(|view| view.columns.iter().any(|column| column.generated.is_some()))
+        .map(|view| &view.name)
+        .collect();
+    if !generated.is_empty() {
+        findings.push(Finding::block(
+            "generated_columns",
+            node.about("tables in scope"),
+            format!("pglogical cannot copy tables with generated columns: {}", first_ten(&generated)),
+            format!(
+                "use copy.method = \"parallel\", or leave them out: scope.exclude_tables = {} beside \
+                 what is excluded already",
+                toml_list(generated)
+            ),
+        ));
+    }
 }
 
 fn subscriptions_active(node: Node<'_>, findings: &mut Vec<Finding>) {

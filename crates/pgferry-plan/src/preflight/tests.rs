@@ -438,6 +438,95 @@ fn the_destination_is_empty_until_the_schema_is_copied() {
 }
 
 #[test]
+fn a_schema_that_is_to_be_there_is_compared_and_not_in_the_way() {
+    let existing = |f: &mut PreflightFacts| {
+        f.policy.existing_schema = true;
+        f.existing = Seen::Present(ExistingView::default());
+        destination(f).tables = Seen::Present(vec![table("orders")]);
+        destination(f).objects = Seen::Present(vec![object("table", "orders")]);
+        alter(&mut destination(f).schemas, std::collections::BTreeMap::clear);
+    };
+    assert_eq!(found_after(existing), []);
+    blocks(
+        |f| {
+            existing(f);
+            f.existing = Seen::Unknown("no answer".to_owned());
+        },
+        "not_seen",
+        "run preflight again",
+    );
+    warns(
+        |f| {
+            existing(f);
+            let finding = Finding::warn("extra_indexes", "s", "m", "DROP INDEX");
+            alter(&mut f.existing, |view| view.findings.push(finding));
+        },
+        "extra_indexes",
+        "DROP INDEX",
+    );
+    blocks(
+        |f| {
+            existing(f);
+            alter(&mut destination(f).tables, |t| t[0].owner = "postgres".into());
+        },
+        "owned_by_superuser",
+        "on the source",
+    );
+}
+
+#[test]
+fn what_pglogicals_own_copy_needs() {
+    let generated = |f: &mut PreflightFacts| {
+        alter(&mut source(f).tables, |tables| {
+            tables[0].columns = vec![crate::scope::ColumnView {
+                name: "full".into(),
+                type_name: "text".into(),
+                collation: None,
+                not_null: false,
+                generated: Some(crate::scope::Generated::Stored),
+                identity: None,
+                position: 1,
+            }];
+        });
+    };
+    let native = |f: &mut PreflightFacts| {
+        f.policy.native_copy = true;
+        f.native = Seen::Present(NativeCopyFacts {
+            role: "pgferry".into(),
+            may_set_replication_role: true,
+            may_use_origins: true,
+        });
+    };
+    assert_eq!(found_after(generated), []);
+    assert_eq!(found_after(native), []);
+    blocks(|f| f.policy.native_copy = true, "not_seen", "run preflight again");
+    blocks(
+        |f| {
+            native(f);
+            alter(&mut f.native, |n| n.may_set_replication_role = false);
+        },
+        "native_copy_refused",
+        "GRANT SET ON PARAMETER session_replication_role TO \"pgferry\";",
+    );
+    blocks(
+        |f| {
+            native(f);
+            alter(&mut f.native, |n| n.may_use_origins = false);
+        },
+        "native_copy_refused",
+        "pg_replication_origin_session_setup",
+    );
+    blocks(
+        |f| {
+            generated(f);
+            native(f);
+        },
+        "generated_columns",
+        "scope.exclude_tables = [\"public.orders\"]",
+    );
+}
+
+#[test]
 fn tables_without_a_usable_key() {
     let keyed_by = |key: Key| {
         move |f: &mut PreflightFacts| {

@@ -28,6 +28,29 @@ impl PgCluster {
             Action::CopySchema => self.jobs.start("copying the schema", move |cancel| async move {
                 cluster.copy_schema(epoch, cancel).await
             }),
+            Action::SetAside { objects } => {
+                self.jobs
+                    .start("setting foreign keys and triggers aside", move |cancel| async move {
+                        cluster.set_aside(objects, epoch, cancel).await
+                    });
+            }
+            Action::PutBack => {
+                self.jobs
+                    .start("putting foreign keys and triggers back", move |cancel| async move {
+                        cluster.put_back(epoch, cancel).await
+                    });
+            }
+            Action::BuildKeys => self.jobs.start("building keys", move |cancel| async move {
+                let jobs = cluster.config.copy.jobs;
+                cluster
+                    .with_schema_tools(epoch, &cancel, async |copy| copy.build_keys(jobs).await)
+                    .await
+            }),
+            Action::CountRows => {
+                self.jobs.start("counting rows on both sides", move |cancel| async move {
+                    cluster.count_rows(epoch, cancel).await
+                })
+            }
             Action::AddToSets { side, tables } => {
                 self.jobs
                     .start("adding tables to the replication sets", move |cancel| async move {
@@ -207,7 +230,7 @@ fn schema_blocker(error: SchemaError) -> Blocker {
     Blocker::new(error.code(), crate::node::scrub(&message), error.hint())
 }
 
-fn stopped() -> Blocker {
+pub(super) fn stopped() -> Blocker {
     Blocker::new("stopped", "the job was stopped", "")
 }
 

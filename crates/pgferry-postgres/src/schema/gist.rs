@@ -8,7 +8,7 @@
 const TYPE_WORDS: [&str; 4] = [" varying", " precision", " with time zone", " without time zone"];
 
 /// The definition without casts, round brackets and blanks; what stands in quotes is kept.
-pub(super) fn gist(definition: &str) -> String {
+pub(crate) fn gist(definition: &str) -> String {
     let mut gist = String::with_capacity(definition.len());
     let mut rest = definition;
     while let Some(next) = rest.chars().next() {

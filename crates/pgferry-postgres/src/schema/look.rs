@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pgferry_plan::TableName;
+use pgferry_plan::existing::Difference;
 use tokio_postgres::Client;
 
 use super::gist::gist;
@@ -66,14 +68,100 @@ pub(super) async fn present_objects(
         .collect())
 }
 
+/// What of the objects after the rows is not the same on both sides.
+pub(crate) struct PostData {
+    /// The source's, as [`missing_post_data`] finds them.
+    pub(crate) differing: Vec<Difference>,
+    /// Those that only the destination has.
+    pub(crate) extra: Vec<Difference>,
+    /// Both servers print the same definition in the same words.
+    pub(crate) same_words: bool,
+}
+
+/// The same comparison object by object, and the other way round as well.
+pub(crate) async fn compare_post_data(
+    source: &Client,
+    destination: &Client,
+    scope: &SchemaScope,
+) -> Result<PostData, SchemaError> {
+    let (on_source, on_destination) = both(source, destination, scope).await?;
+    let source_major = major(source, "source").await?;
+    let same_words = source_major == major(destination, "destination").await?;
+    let differing = differing(&on_source, &on_destination, same_words)
+        .map(|(name, object, text)| name.difference(object, text))
+        .collect();
+    let extra = on_destination
+        .iter()
+        .filter(|(name, _)| !on_source.contains_key(*name))
+        .map(|(name, object)| name.difference(object, format!("{name} is extra")))
+        .collect();
+    Ok(PostData { differing, extra, same_words })
+}
+
+/// Indexes of tables, keys among them, that the destination lacks or has otherwise. Those of
+/// materialized views do not matter to rows.
+pub(crate) async fn missing_keys(
+    source: &Client,
+    destination: &Client,
+    scope: &SchemaScope,
+) -> Result<Vec<String>, SchemaError> {
+    let (on_source, on_destination) = both(source, destination, scope).await?;
+    let source_major = major(source, "source").await?;
+    let same_words = source_major == major(destination, "destination").await?;
+    let views = materialized_views(&on_source);
+    Ok(differing(&on_source, &on_destination, same_words)
+        .filter(|(name, _, _)| name.kind == "index" && !views.contains(&name.relation()))
+        .map(|(_, _, text)| text)
+        .collect())
+}
+
+/// Indexes of tables, and the constraints that stand for some of them, that the destination has
+/// not at all.
+pub(super) async fn absent_keys(
+    source: &Client,
+    destination: &Client,
+    scope: &SchemaScope,
+) -> Result<BTreeSet<ObjectId>, SchemaError> {
+    let (on_source, on_destination) = both(source, destination, scope).await?;
+    let views = materialized_views(&on_source);
+    let wanted = |name: &ObjectName, object: &Object| match name.kind.as_str() {
+        "index" => !views.contains(&name.relation()),
+        "constraint" => {
+            ["PRIMARY KEY", "UNIQUE", "EXCLUDE"].iter().any(|w| object.definition.starts_with(w))
+        }
+        _ => false,
+    };
+    Ok(on_source
+        .iter()
+        .filter(|(name, object)| wanted(name, object) && !on_destination.contains_key(*name))
+        .map(|(_, object)| object.id)
+        .collect())
+}
+
+fn materialized_views(objects: &Objects) -> BTreeSet<(&str, Option<&str>)> {
+    objects
+        .keys()
+        .filter(|name| name.kind == "materialized view")
+        .map(ObjectName::relation)
+        .collect()
+}
+
 fn missing(source: &Objects, destination: &Objects, same_words: bool) -> Vec<String> {
+    differing(source, destination, same_words).map(|(_, _, text)| text).collect()
+}
+
+fn differing<'a>(
+    source: &'a Objects,
+    destination: &'a Objects,
+    same_words: bool,
+) -> impl Iterator<Item = (&'a ObjectName, &'a Object, String)> {
     source
         .iter()
         // pg_dump leaves an invalid index of the source behind.
         .filter(|(_, object)| object.sound)
-        .filter_map(|(name, object)| {
+        .filter_map(move |(name, object)| {
             let what = name.to_string();
-            match destination.get(name) {
+            let text = match destination.get(name) {
                 None => Some(format!("{what} is missing")),
                 Some(there) if !there.sound => Some(format!("{what} is not valid")),
                 Some(there) if there.state != object.state => Some(format!(
@@ -86,9 +174,9 @@ fn missing(source: &Objects, destination: &Objects, same_words: bool) -> Vec<Str
                     Some(format!("{what} is defined otherwise: {}", there.definition))
                 }
                 Some(_) => None,
-            }
+            };
+            text.map(|text| (name, object, text))
         })
-        .collect()
 }
 
 async fn both(
@@ -128,6 +216,22 @@ async fn major(client: &Client, side: &'static str) -> Result<i32, SchemaError> 
     let row =
         client.query_one(MAJOR, &[]).await.map_err(|error| SchemaError::look(side, &error))?;
     row.try_get(0).map_err(|error| SchemaError::look(side, &error))
+}
+
+impl ObjectName {
+    fn relation(&self) -> (&str, Option<&str>) {
+        (&self.schema, self.table.as_deref())
+    }
+
+    fn difference(&self, object: &Object, text: String) -> Difference {
+        Difference {
+            kind: self.kind.clone(),
+            table: TableName::new(self.schema.clone(), self.table.clone().unwrap_or_default()),
+            name: self.name.clone().unwrap_or_default(),
+            text,
+            unique: object.definition.starts_with("CREATE UNIQUE INDEX"),
+        }
+    }
 }
 
 impl std::fmt::Display for ObjectName {

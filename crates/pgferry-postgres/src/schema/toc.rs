@@ -235,6 +235,11 @@ impl Entry {
             && self.kind != "DEFAULT"
     }
 
+    /// Makes an index part of a partitioned one. It has no object of its own, and may be repeated.
+    pub(super) fn attaches_an_index(&self) -> bool {
+        self.kind == "INDEX ATTACH"
+    }
+
     /// Makes a schema or grants on one: what an owner needs before a table can be his.
     pub(super) fn is_about_schemas(&self) -> bool {
         self.kind == "SCHEMA" || (self.kind == "ACL" && self.rest.starts_with("- SCHEMA "))

@@ -127,6 +127,7 @@ impl Daemon {
                 grace: migration.cutover.grace,
                 headroom: migration.sequences.headroom,
                 max_retained_wal: migration.copy.max_retained_wal,
+                native_copy: cluster.copies_by_pglogical(),
             },
             config: migration.clone(),
             cluster,

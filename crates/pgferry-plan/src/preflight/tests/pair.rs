@@ -15,6 +15,8 @@ pub(super) fn healthy() -> PreflightFacts {
     PreflightFacts {
         source: Seen::Present(source),
         destination: Seen::Present(node(16_400, "11:00:00.000001")),
+        existing: Seen::Absent,
+        native: Seen::Absent,
         policy: policy(),
     }
 }
@@ -23,6 +25,8 @@ pub(super) fn policy() -> PreflightPolicy {
     PreflightPolicy {
         migration: "shop".parse().unwrap(),
         scope: ScopeRules::default(),
+        existing_schema: false,
+        native_copy: false,
         fence_roles: None,
         fence_exclusions: Vec::new(),
         max_retained_wal: None,
