@@ -10,6 +10,7 @@ mod extension;
 mod facts;
 mod fence;
 mod leftovers;
+mod locks;
 mod objects;
 mod privileges;
 mod server;
@@ -22,8 +23,8 @@ mod tests;
 pub use facts::{
     CatalogSetting, ExtensionFacts, InUse, JobFacts, Leftovers, NodeFacts, ObjectFacts,
     PglogicalFacts, PglogicalNodes, PreflightFacts, PreflightPolicy, PrivilegeFacts, Progress,
-    RoleFacts, ServerFacts, TransactionFacts, TransactionKind, TriggerFacts, Uncarried,
-    UnfencedSessions,
+    RelationCounts, RoleFacts, ServerFacts, TransactionFacts, TransactionKind, TriggerFacts,
+    Uncarried, UnfencedSessions,
 };
 
 use crate::finding::{Finding, Severity};
@@ -51,6 +52,7 @@ pub fn check(facts: &PreflightFacts) -> Vec<Finding> {
     }
     if let Some(source) = source {
         tables::check_source(source, &facts.policy, &mut findings);
+        locks::check_source(source, &mut findings);
     }
     if let Some(destination) = destination {
         objects::check_destination(destination, &facts.policy, &mut findings);
@@ -60,6 +62,7 @@ pub fn check(facts: &PreflightFacts) -> Vec<Finding> {
         extension::check_pair(source, destination, &mut findings);
         objects::check_pair(source, destination, &facts.policy, &mut findings);
         tables::check_pair(source, destination, &mut findings);
+        locks::check_pair(source, destination, &facts.policy, &mut findings);
         settings::check_pair(source, destination, &mut findings);
         fence::check_pair(source, destination, &facts.policy, &mut findings);
     }
@@ -138,6 +141,7 @@ fn not_seen(node: Node<'_>, findings: &mut Vec<Finding>) {
         schemas,
         tables,
         objects,
+        relations,
         uncarried,
         triggers,
         leftovers,
@@ -160,6 +164,7 @@ fn not_seen(node: Node<'_>, findings: &mut Vec<Finding>) {
         ("schemas", why_unseen(schemas)),
         ("tables in scope", why_unseen(tables)),
         ("objects in the schemas in scope", why_unseen(objects)),
+        ("the number of relations in scope", why_unseen(relations)),
         ("large objects, event triggers and subscriptions", why_unseen(uncarried)),
         ("triggers", why_unseen(triggers)),
         ("leftovers of an earlier run", why_unseen(leftovers)),

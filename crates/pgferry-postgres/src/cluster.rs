@@ -23,6 +23,7 @@ use crate::copy::CopyProgress;
 use crate::jobs::Jobs;
 use crate::node::{LookError, Node};
 use crate::observe::fence::StartupWatch;
+use crate::observe::tables::Undrifted;
 use crate::preflight::observe;
 use crate::statements::Guard;
 use crate::walsender::SnapshotKeeper;
@@ -42,8 +43,8 @@ pub struct Inner {
     pub(crate) jobs: Jobs,
     pub(crate) held: Mutex<Option<HeldSnapshot>>,
     progress: CopyProgress,
-    /// Both catalogs' fingerprints when a full comparison last found nothing drifted.
-    pub(crate) undrifted: Mutex<Option<[i64; 2]>>,
+    /// Present when the last full comparison found nothing drifted.
+    pub(crate) undrifted: Mutex<Option<Undrifted>>,
     /// The side whose database holds the journal; None when it is in a third place.
     pub(crate) journal_side: Option<Side>,
     pub(crate) journal: crate::journal::Place,

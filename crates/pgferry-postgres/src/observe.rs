@@ -173,15 +173,18 @@ impl PgCluster {
     }
 
     async fn see_all_for_verdict(&self, facts: &Facts, world: &mut World) {
-        let (from, to) = (facts.kind().from(), facts.kind().to());
         let both = Wants { sequences: true, ..RECORD };
         self.see(world, both, both).await;
         for direction in Direction::BOTH {
             self.see_stream(world, direction).await;
         }
-        self.see_fence_and_roles(world, from).await;
-        self.see_fence_and_roles(world, to).await;
-        world.drift = Seen::from_look(self.drift().await);
+        self.see_fences_and_roles(world).await;
+        // A switchover begins with the whole comparison.
+        let drift = match facts.switchover() {
+            Some(_) => self.drift().await,
+            None => self.drift_at_rest().await,
+        };
+        world.drift = Seen::from_look(drift);
     }
 
     /// Looks at both nodes at once, each over one connection in one round trip.

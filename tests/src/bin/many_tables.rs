@@ -11,14 +11,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use pgferry_plan::Side;
 use pgferry_tests::{
     ConfigFile, Daemon, MIGRATION, Pair, PairOptions, Profile, eventually, expect,
 };
-use pgferry_plan::Side;
 use serde_json::{Value, json};
 
 const USAGE: &str = "usage: many-tables [--tables N] [--schemas N] [--deadline SECONDS] \
-[--locks N] [--copy-jobs N]";
+[--locks N] [--copy-jobs N] [--rest SECONDS] [--fsync 1]";
 
 /// The tables of one transaction while they are made.
 const BATCH: u32 = 250;
@@ -26,15 +26,16 @@ const BATCH: u32 = 250;
 /// How often the daemon is asked for its state.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
-/// How long the migration is left at rest, to see what its looks cost.
-const REST: Duration = Duration::from_secs(10);
-
 struct Arguments {
     tables: u32,
     schemas: u32,
     /// `max_locks_per_transaction` of both servers; by default what this many tables need.
     locks: Option<u32>,
     copy_jobs: Option<u32>,
+    /// How long the migration is left at rest before the cutover.
+    rest: Duration,
+    /// Whether commits reach the disk: what is done once per table then costs a flush each.
+    fsync: bool,
     /// From `start` to `ready`.
     deadline: Duration,
 }
@@ -46,6 +47,8 @@ impl Arguments {
             schemas: 8,
             locks: None,
             copy_jobs: None,
+            rest: Duration::from_secs(10),
+            fsync: false,
             deadline: Duration::from_secs(900),
         };
         let mut words = std::env::args().skip(1);
@@ -56,6 +59,8 @@ impl Arguments {
                 "--schemas" => arguments.schemas = number,
                 "--locks" => arguments.locks = Some(number),
                 "--copy-jobs" => arguments.copy_jobs = Some(number),
+                "--rest" => arguments.rest = Duration::from_secs(number.into()),
+                "--fsync" => arguments.fsync = true,
                 "--deadline" => arguments.deadline = Duration::from_secs(number.into()),
                 _ => return None,
             }
@@ -81,7 +86,10 @@ fn main() -> ExitCode {
         ("max_wal_size", "8GB".to_owned()),
         ("checkpoint_timeout", "1h".to_owned()),
     ];
-    let pair = Pair::start_with(PairOptions::default(), &settings);
+    let pair = Pair::start_with(
+        PairOptions { fsync: arguments.fsync, ..PairOptions::default() },
+        &settings,
+    );
     let made = Instant::now();
     make_tables(&pair, &arguments);
     println!("{} tables made in {:.1} s", arguments.tables, made.elapsed().as_secs_f64());
@@ -92,13 +100,13 @@ fn main() -> ExitCode {
     }
     let mut daemon = Daemon::prepare(&config, Profile::Release);
     daemon.serve();
-    let measured = watched(&daemon, || run(&daemon, arguments.deadline));
+    let measured = watched(&daemon, || run(&daemon, &arguments));
     println!("\n{measured}");
     ExitCode::SUCCESS
 }
 
 /// Plans, starts, waits for `ready`, rests, switches over; prints each as it comes.
-fn run(daemon: &Daemon, deadline: Duration) {
+fn run(daemon: &Daemon, arguments: &Arguments) {
     let began = Instant::now();
     let preflight = daemon.carry_out("preflight");
     assert_eq!(preflight["state"], "succeeded", "{preflight}");
@@ -111,7 +119,7 @@ fn run(daemon: &Daemon, deadline: Duration) {
     println!("start accepted       {:>8.2} s", began.elapsed().as_secs_f64());
 
     let mut last = String::new();
-    eventually("the migration to be ready", deadline, || {
+    eventually("the migration to be ready", arguments.deadline, || {
         let migration = daemon.try_get(&format!("/v1/migrations/{MIGRATION}"))?.body;
         let condition = &migration["condition"];
         assert_ne!(condition["kind"], "blocked", "blocked: {migration:#}");
@@ -129,18 +137,20 @@ fn run(daemon: &Daemon, deadline: Duration) {
     println!("ready                {:>8.2} s after start", began.elapsed().as_secs_f64());
 
     let rested = Instant::now();
-    eventually("the rest to be over", REST * 2, || {
-        if rested.elapsed() >= REST { Ok(()) } else { Err("not yet".to_owned()) }
+    eventually("the rest to be over", arguments.rest * 2, || {
+        if rested.elapsed() >= arguments.rest { Ok(()) } else { Err("not yet".to_owned()) }
     });
     let began = Instant::now();
-    let verdict = daemon
-        .post(&format!("/v1/migrations/{MIGRATION}/cutover?dry_run=true"), &json!({}))
-        .body;
+    let verdict =
+        daemon.post(&format!("/v1/migrations/{MIGRATION}/cutover?dry_run=true"), &json!({})).body;
     println!("fresh verdict        {:>8.2} s  {verdict}", began.elapsed().as_secs_f64());
     let began = Instant::now();
     let cutover = daemon.carry_out("cutover");
     println!("cutover              {:>8.2} s  {}", began.elapsed().as_secs_f64(), cutover["state"]);
-    println!("writes were held     {:>8} ms", daemon.migration()["last_switchover"]["write_stall_ms"]);
+    println!(
+        "writes were held     {:>8} ms",
+        daemon.migration()["last_switchover"]["write_stall_ms"]
+    );
     print_steps(daemon);
 }
 
@@ -152,7 +162,9 @@ fn print_steps(daemon: &Daemon) {
     for event in events["events"].as_array().into_iter().flatten() {
         let at: Option<Timestamp> = event["at"].as_str().and_then(|at| at.parse().ok());
         let word = event["event"].as_str().unwrap_or_default();
-        if word == "completed" && let (Some(before), Some(at)) = (before, at) {
+        if word == "completed"
+            && let (Some(before), Some(at)) = (before, at)
+        {
             let seconds = at.duration_since(before).as_secs_f64();
             println!("{:<32} {seconds:>7.2}", event["step"].as_str().unwrap_or_default());
         }

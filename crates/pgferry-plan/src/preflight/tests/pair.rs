@@ -61,6 +61,9 @@ fn node(database_oid: u32, started_at: &str) -> NodeFacts {
         ("max_replication_slots", "10"),
         ("max_wal_senders", "10"),
         ("max_worker_processes", "8"),
+        ("max_locks_per_transaction", "64"),
+        ("max_connections", "100"),
+        ("max_prepared_transactions", "0"),
         ("pglogical.conflict_resolution", "apply_remote"),
     ];
     NodeFacts {
@@ -112,6 +115,7 @@ fn node(database_oid: u32, started_at: &str) -> NodeFacts {
         )])),
         tables: Seen::Present(Vec::new()),
         objects: Seen::Present(Vec::new()),
+        relations: Seen::Present(RelationCounts::default()),
         uncarried: Seen::Present(Uncarried::default()),
         triggers: Seen::Present(Vec::new()),
         leftovers: Seen::Present(Leftovers::default()),
