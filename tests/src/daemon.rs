@@ -142,6 +142,12 @@ impl Daemon {
         });
     }
 
+    /// Its process id, while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// Its address.
     #[must_use]
     pub fn url(&self) -> String {

@@ -84,7 +84,7 @@ impl PgCluster {
         let rules = ScopeRules {
             schemas: config.scope.schemas.clone(),
             exclude_tables: config.scope.exclude_tables.clone(),
-            insert_only: config.scope.insert_only.clone(),
+            insert_only: config.scope.insert_only.iter().cloned().collect(),
         };
         Ok(Self(Arc::new(Inner {
             sets: SetNames::of(&config.name),

@@ -100,13 +100,16 @@ fn main() -> ExitCode {
     }
     let mut daemon = Daemon::prepare(&config, Profile::Release);
     daemon.serve();
-    let measured = watched(&daemon, || run(&daemon, &arguments));
+    let pids =
+        [daemon.pid(), pair.source.pid(), pair.destination.pid()].map(Option::unwrap_or_default);
+    let measured = watched(&daemon, || run(&daemon, &arguments, &Cpu(pids)));
     println!("\n{measured}");
     ExitCode::SUCCESS
 }
 
 /// Plans, starts, waits for `ready`, rests, switches over; prints each as it comes.
-fn run(daemon: &Daemon, arguments: &Arguments) {
+fn run(daemon: &Daemon, arguments: &Arguments, cpu: &Cpu) {
+    let mut used = cpu.used();
     let began = Instant::now();
     let preflight = daemon.carry_out("preflight");
     assert_eq!(preflight["state"], "succeeded", "{preflight}");
@@ -117,6 +120,7 @@ fn run(daemon: &Daemon, arguments: &Arguments) {
     let accepted = daemon.order("start");
     assert_eq!(accepted.status, 202, "start was refused: {}", accepted.body);
     println!("start accepted       {:>8.2} s", began.elapsed().as_secs_f64());
+    used = cpu.say_since(used, "planning");
 
     let mut last = String::new();
     eventually("the migration to be ready", arguments.deadline, || {
@@ -135,11 +139,13 @@ fn run(daemon: &Daemon, arguments: &Arguments) {
         if migration["phase"] == "ready" { Ok(()) } else { Err(migration.to_string()) }
     });
     println!("ready                {:>8.2} s after start", began.elapsed().as_secs_f64());
+    used = cpu.say_since(used, "the way to ready");
 
     let rested = Instant::now();
     eventually("the rest to be over", arguments.rest * 2, || {
         if rested.elapsed() >= arguments.rest { Ok(()) } else { Err("not yet".to_owned()) }
     });
+    used = cpu.say_since(used, &format!("{} s at rest", arguments.rest.as_secs()));
     let began = Instant::now();
     let verdict =
         daemon.post(&format!("/v1/migrations/{MIGRATION}/cutover?dry_run=true"), &json!({})).body;
@@ -151,7 +157,48 @@ fn run(daemon: &Daemon, arguments: &Arguments) {
         "writes were held     {:>8} ms",
         daemon.migration()["last_switchover"]["write_stall_ms"]
     );
+    cpu.say_since(used, "the switchover");
     print_steps(daemon);
+}
+
+/// Processor time, which a machine that is shared does not blur as it does the clock.
+struct Cpu([u32; 3]);
+
+impl Cpu {
+    /// Seconds of the daemon, the source and the destination, with all that they started. What a
+    /// client of the daemon's leaves to its own parent is in it once it has ended.
+    fn used(&self) -> [f64; 3] {
+        self.0.map(|root| {
+            let Ok(processes) = std::fs::read_dir("/proc") else { return f64::NAN };
+            let own = processes
+                .flatten()
+                .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+                .filter_map(|pid: u32| {
+                    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+                    // "pid (name) state ppid …": the times are the 14th to the 17th, in hundredths.
+                    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+                    let parent: u32 = fields.get(1)?.parse().ok()?;
+                    (pid == root || parent == root).then(|| {
+                        fields
+                            .get(11..15)
+                            .into_iter()
+                            .flatten()
+                            .filter_map(|t| t.parse::<f64>().ok())
+                            .sum::<f64>()
+                    })
+                });
+            own.sum::<f64>() / 100.0
+        })
+    }
+
+    fn say_since(&self, before: [f64; 3], what: &str) -> [f64; 3] {
+        let now = self.used();
+        let [daemon, source, destination] = [0, 1, 2].map(|i: usize| now[i] - before[i]);
+        println!(
+            "  processor time for {what}: daemon and its tools {daemon:.1} s, source {source:.1} s, destination {destination:.1} s"
+        );
+        now
+    }
 }
 
 /// What the journal says of each step: from the completion before it to its own.

@@ -499,7 +499,7 @@ fn tables_without_a_usable_key() {
     }
     let named = found_after(|f| {
         keyed_by(Key::Missing { candidate: None })(f);
-        f.policy.scope.insert_only = vec![TableName::new("public", "events")];
+        f.policy.scope.insert_only = [TableName::new("public", "events")].into();
     });
     assert_eq!(named, []);
 }
@@ -508,7 +508,7 @@ fn tables_without_a_usable_key() {
 fn insert_only_names_tables_that_need_it() {
     let names = |name: &'static str| {
         move |f: &mut PreflightFacts| {
-            f.policy.scope.insert_only = vec![TableName::new("public", name)];
+            f.policy.scope.insert_only = [TableName::new("public", name)].into();
         }
     };
     warns(names("nowhere"), "insert_only_unknown", "scope.insert_only");
