@@ -157,7 +157,11 @@ fn run(daemon: &Daemon, arguments: &Arguments, cpu: &Cpu) {
         "writes were held     {:>8} ms",
         daemon.migration()["last_switchover"]["write_stall_ms"]
     );
-    cpu.say_since(used, "the switchover");
+    used = cpu.say_since(used, "the switchover");
+    let began = Instant::now();
+    let finish = daemon.carry_out("finish");
+    println!("finish               {:>8.2} s  {finish}", began.elapsed().as_secs_f64());
+    cpu.say_since(used, "the end");
     print_steps(daemon);
 }
 
