@@ -66,12 +66,18 @@ impl Pair {
     /// Two servers with empty databases.
     #[must_use]
     pub fn start(options: PairOptions) -> Self {
+        Self::start_with(options, &[])
+    }
+
+    /// The same with further lines of both servers' `postgresql.conf`.
+    #[must_use]
+    pub fn start_with(options: PairOptions, settings: &[(&'static str, String)]) -> Self {
         let authority = options.tls.then(|| Authority::new("authority"));
         let server = ClusterOptions {
             fsync: options.fsync,
             commit_timestamps: options.commit_timestamps,
             certificate: authority.as_ref().map(Authority::sign_server),
-            settings: Vec::new(),
+            settings: settings.to_vec(),
         };
         let start = |side| {
             let cluster = Cluster::start(side, &server);

@@ -11,6 +11,7 @@ mod facts;
 mod fence;
 mod large_objects;
 mod leftovers;
+mod locks;
 mod objects;
 mod privileges;
 mod server;
@@ -23,8 +24,8 @@ mod tests;
 pub use facts::{
     CatalogSetting, ExtensionFacts, InUse, JobFacts, Leftovers, NativeCopyFacts, NodeFacts,
     ObjectFacts, PglogicalFacts, PglogicalNodes, PreflightFacts, PreflightPolicy, PrivilegeFacts,
-    Progress, RoleFacts, ServerFacts, TransactionFacts, TransactionKind, TriggerFacts, Uncarried,
-    UnfencedSessions,
+    Progress, RelationCounts, RoleFacts, ServerFacts, TransactionFacts, TransactionKind,
+    TriggerFacts, Uncarried, UnfencedSessions,
 };
 
 use crate::existing::ExistingView;
@@ -54,6 +55,7 @@ pub fn check(facts: &PreflightFacts) -> Vec<Finding> {
     if let Some(source) = source {
         tables::check_source(source, &facts.policy, &mut findings);
         large_objects::check_source(source, &mut findings);
+        locks::check_source(source, &mut findings);
     }
     if let Some(destination) = destination {
         objects::check_destination(destination, &facts.policy, &mut findings);
@@ -68,6 +70,7 @@ pub fn check(facts: &PreflightFacts) -> Vec<Finding> {
         objects::check_pair(source, destination, &facts.policy, &mut findings);
         tables::check_pair(source, destination, &mut findings);
         large_objects::check_pair(source, destination, &facts.policy, &mut findings);
+        locks::check_pair(source, destination, &facts.policy, &mut findings);
         settings::check_pair(source, destination, &mut findings);
         fence::check_pair(source, destination, &facts.policy, &mut findings);
         if takes_existing(&facts.policy) {
@@ -219,6 +222,7 @@ fn not_seen(node: Node<'_>, findings: &mut Vec<Finding>) {
         schemas,
         tables,
         objects,
+        relations,
         uncarried,
         triggers,
         leftovers,
@@ -241,6 +245,7 @@ fn not_seen(node: Node<'_>, findings: &mut Vec<Finding>) {
         ("schemas", why_unseen(schemas)),
         ("tables in scope", why_unseen(tables)),
         ("objects in the schemas in scope", why_unseen(objects)),
+        ("the number of relations in scope", why_unseen(relations)),
         ("large objects, event triggers and subscriptions", why_unseen(uncarried)),
         ("triggers", why_unseen(triggers)),
         ("leftovers of an earlier run", why_unseen(leftovers)),

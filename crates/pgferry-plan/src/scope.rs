@@ -23,15 +23,16 @@ pub struct ScopeRules {
     /// Not these tables; a partitioned table stands for its partitions.
     pub exclude_tables: Vec<TableName>,
     /// Tables without a key whose rows are only ever added; a partitioned table stands for its
-    /// partitions.
-    pub insert_only: Vec<TableName>,
+    /// partitions. A set, because every table is looked for in it.
+    pub insert_only: BTreeSet<TableName>,
 }
 
 impl ScopeRules {
     /// Whether the rules name this table, or a partitioned table above it, as insert-only.
     #[must_use]
     pub fn is_insert_only(&self, table: &TableView) -> bool {
-        self.insert_only.iter().any(|name| *name == table.name || table.ancestors.contains(name))
+        let named = |name| self.insert_only.contains(name);
+        named(&table.name) || table.ancestors.iter().any(named)
     }
 }
 

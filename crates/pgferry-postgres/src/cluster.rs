@@ -23,6 +23,7 @@ use crate::copy::CopyProgress;
 use crate::jobs::Jobs;
 use crate::node::{LookError, Node};
 use crate::observe::fence::StartupWatch;
+use crate::observe::tables::Undrifted;
 use crate::preflight::observe;
 use crate::statements::Guard;
 
@@ -40,8 +41,8 @@ pub struct Inner {
     pub(crate) lag: watch::Receiver<LagReport>,
     pub(crate) jobs: Jobs,
     progress: CopyProgress,
-    /// Both catalogs' fingerprints when a full comparison last found nothing drifted.
-    pub(crate) undrifted: Mutex<Option<[i64; 2]>>,
+    /// Present when the last full comparison found nothing drifted.
+    pub(crate) undrifted: Mutex<Option<Undrifted>>,
     /// The side whose database holds the journal; None when it is in a third place.
     pub(crate) journal_side: Option<Side>,
     pub(crate) journal: crate::journal::Place,
@@ -73,7 +74,7 @@ impl PgCluster {
         let rules = ScopeRules {
             schemas: config.scope.schemas.clone(),
             exclude_tables: config.scope.exclude_tables.clone(),
-            insert_only: config.scope.insert_only.clone(),
+            insert_only: config.scope.insert_only.iter().cloned().collect(),
         };
         Ok(Self(Arc::new(Inner {
             sets: SetNames::of(&config.name),

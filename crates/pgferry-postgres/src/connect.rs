@@ -47,6 +47,9 @@ const SESSION_SETTINGS: &[(&str, &str)] = &[
     ("default_transaction_isolation", "read committed"),
     // A record of ours that a crash of the server forgets is worse than none.
     ("synchronous_commit", "on"),
+    // Statements over the catalogs of many tables look expensive enough to be compiled first, which
+    // takes longer than they do.
+    ("jit", "off"),
     // An error instead of rows that are silently left out.
     ("row_security", "off"),
     // Every name is qualified, so nobody's object can stand in for another.

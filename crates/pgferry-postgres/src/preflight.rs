@@ -31,6 +31,7 @@ const ROLES: &str = include_str!("preflight/roles.sql");
 const REFERENCED_ROLES: &str = include_str!("preflight/referenced_roles.sql");
 const SCHEMAS: &str = include_str!("preflight/schemas.sql");
 const OBJECTS: &str = include_str!("preflight/objects.sql");
+const RELATIONS: &str = include_str!("preflight/relations.sql");
 const UNCARRIED: &str = include_str!("preflight/uncarried.sql");
 const TRIGGERS: &str = include_str!("preflight/triggers.sql");
 const LEFTOVERS: &str = include_str!("preflight/leftovers.sql");
@@ -83,7 +84,17 @@ pub async fn observe_node(client: &Client, rules: &ScopeRules, ours: &[RoleName]
         tables_in_scope(client, rules, Sizes::Estimated),
         all(client, OBJECTS, &schemas, rows::object),
     );
-    let (uncarried, triggers, leftovers, pglogical_nodes, transactions, jobs, unfenced_sessions) = tokio::join!(
+    let (
+        relations,
+        uncarried,
+        triggers,
+        leftovers,
+        pglogical_nodes,
+        transactions,
+        jobs,
+        unfenced_sessions,
+    ) = tokio::join!(
+        one(client, RELATIONS, &schemas, rows::relations),
         one(client, UNCARRIED, &[], rows::uncarried),
         all(client, TRIGGERS, &[], rows::trigger),
         one(client, LEFTOVERS, &[], rows::leftovers),
@@ -106,6 +117,7 @@ pub async fn observe_node(client: &Client, rules: &ScopeRules, ours: &[RoleName]
         schemas: map(in_schemas),
         tables: list(tables),
         objects: list(objects),
+        relations: seen(relations),
         uncarried: seen(uncarried),
         triggers: list(triggers),
         leftovers: seen(leftovers),

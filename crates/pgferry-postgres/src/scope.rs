@@ -95,7 +95,7 @@ fn columns_from(row: &Row) -> Result<Vec<ColumnView>, tokio_postgres::Error> {
     let generated: Vec<String> = row.try_get("generated")?;
     let identity: Vec<String> = row.try_get("identity")?;
     let positions: Vec<i16> = row.try_get("positions")?;
-    Ok(names
+    let mut columns: Vec<ColumnView> = names
         .into_iter()
         .zip(types)
         .zip(collations)
@@ -123,7 +123,9 @@ fn columns_from(row: &Row) -> Result<Vec<ColumnView>, tokio_postgres::Error> {
                 position,
             }
         })
-        .collect())
+        .collect();
+    columns.sort_unstable_by_key(|column| column.position);
+    Ok(columns)
 }
 
 fn key_from(row: &Row) -> Result<Key, tokio_postgres::Error> {

@@ -34,7 +34,9 @@ pub(crate) fn serve(file: &Path) -> ExitCode {
         }
     };
     start_logging();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.max(THREADS))
         .enable_all()
         .thread_stack_size(THREAD_STACK)
         .build()
@@ -53,6 +55,10 @@ pub(crate) fn serve(file: &Path) -> ExitCode {
         }
     }
 }
+
+/// Comparing thousands of tables keeps a thread busy for some tenths of a second, once for each
+/// migration; whoever asks for the state is answered by another.
+const THREADS: usize = 4;
 
 /// Looks are deep futures; twice tokio's default, of which only what is touched costs memory.
 const THREAD_STACK: usize = 4 << 20;

@@ -99,6 +99,8 @@ pub struct NodeFacts {
     pub tables: Seen<Vec<TableView>>,
     /// Everything in the schemas in scope that a copied schema would collide with.
     pub objects: Seen<Vec<ObjectFacts>>,
+    /// How many relations the schemas in scope hold.
+    pub relations: Seen<RelationCounts>,
     /// What no replication set carries.
     pub uncarried: Seen<Uncarried>,
     /// Triggers that fire for replicated rows.
@@ -255,6 +257,19 @@ pub struct ObjectFacts {
     pub arguments: Option<String>,
     /// It is a table that holds rows, or did since it was last truncated.
     pub has_storage: bool,
+}
+
+/// Relations in the schemas in scope, by what a transaction that makes or dumps them must lock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RelationCounts {
+    /// Tables, partitioned ones too.
+    pub tables: i64,
+    /// Tables and materialized views that have a TOAST table, which has an index.
+    pub toast_tables: i64,
+    /// Sequences, those of identity columns too.
+    pub sequences: i64,
+    /// Views, materialized views, foreign tables and composite types.
+    pub others: i64,
 }
 
 /// What no replication set carries.

@@ -1,6 +1,6 @@
 //! Tables in scope that cannot be carried as they are, and what is in the database beside tables.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::{Node, PreflightPolicy};
 use crate::finding::Finding;
@@ -121,11 +121,10 @@ fn insert_only(
     policy: &PreflightPolicy,
     findings: &mut Vec<Finding>,
 ) {
-    let there = |name: &TableName| {
-        tables.iter().any(|view| view.name == *name || view.ancestors.contains(name))
-    };
+    let there: HashSet<&TableName> =
+        tables.iter().flat_map(|view| view.ancestors.iter().chain([&view.name])).collect();
     let unknown: Vec<&TableName> =
-        policy.scope.insert_only.iter().filter(|name| !there(name)).collect();
+        policy.scope.insert_only.iter().filter(|name| !there.contains(name)).collect();
     if !unknown.is_empty() {
         findings.push(Finding::warn(
             "insert_only_unknown",

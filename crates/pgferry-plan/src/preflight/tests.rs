@@ -60,7 +60,7 @@ fn an_unreachable_side_is_one_finding_and_hides_nothing_of_the_other() {
 #[test]
 fn what_was_not_seen_blocks_and_is_not_taken_for_absent() {
     let findings = found_after(|f| *source(f) = NodeFacts::default());
-    assert_eq!(findings.len(), 20, "{findings:#?}");
+    assert_eq!(findings.len(), 21, "{findings:#?}");
     assert!(findings.iter().all(|finding| finding.code == "not_seen"));
     blocks(
         |f| destination(f).jobs = Seen::Unknown("permission denied for schema cron".to_owned()),
@@ -180,6 +180,44 @@ fn the_servers_limits_leave_room_unless_it_is_taken_by_ourselves() {
         "too_few_origins",
         "max_active_replication_origins = 1",
     );
+}
+
+#[test]
+fn the_lock_tables_hold_what_the_schema_copy_locks() {
+    let many = |tables, toast_tables, sequences, others| {
+        move |f: &mut PreflightFacts| {
+            source(f).relations =
+                Seen::Present(RelationCounts { tables, toast_tables, sequences, others });
+        }
+    };
+    // 64 times 100 connections, less what is held beside.
+    assert_eq!(found_after(many(2_000, 1_000, 2_000, 100)), [], "exactly enough is enough");
+    let one_more = many(2_000, 1_000, 2_000, 101);
+    blocks(one_more, "too_few_locks", "max_locks_per_transaction = 65,");
+    // The source has the tables alone to lock, or the sequences alone.
+    let findings = found_after(many(10_000, 10_000, 10_000, 0));
+    assert_eq!(codes(&findings), ["too_few_locks"; 2]);
+    assert!(findings[0].hint.contains("= 103,") && findings[0].subject.starts_with("source"));
+    assert!(findings[1].hint.contains("= 403,") && findings[1].subject.starts_with("destination"));
+    // Prepared transactions have their share of the same table.
+    let roomy = found_after(|f| {
+        many(10_000, 10_000, 10_000, 0)(f);
+        for node in [source, destination] {
+            alter(&mut node(f).settings, |s| {
+                s.insert("max_prepared_transactions".into(), "600".into())
+            });
+        }
+    });
+    assert_eq!(roomy, []);
+    // What was copied already needs no room any more; its sequences still do.
+    let copied = |sequences| {
+        move |f: &mut PreflightFacts| {
+            many(6_000, 6_000, sequences, 0)(f);
+            f.policy.progress = Progress { started: true, nodes: true, schema: true };
+        }
+    };
+    assert_eq!(found_after(copied(6_000)), []);
+    assert_eq!(codes(&found_after(copied(7_000))), ["too_few_locks"; 2]);
 }
 
 #[test]
@@ -556,7 +594,7 @@ fn tables_without_a_usable_key() {
     }
     let named = found_after(|f| {
         keyed_by(Key::Missing { candidate: None })(f);
-        f.policy.scope.insert_only = vec![TableName::new("public", "events")];
+        f.policy.scope.insert_only = [TableName::new("public", "events")].into();
     });
     assert_eq!(named, []);
 }
@@ -565,7 +603,7 @@ fn tables_without_a_usable_key() {
 fn insert_only_names_tables_that_need_it() {
     let names = |name: &'static str| {
         move |f: &mut PreflightFacts| {
-            f.policy.scope.insert_only = vec![TableName::new("public", name)];
+            f.policy.scope.insert_only = [TableName::new("public", name)].into();
         }
     };
     warns(names("nowhere"), "insert_only_unknown", "scope.insert_only");

@@ -18,6 +18,12 @@ use crate::statements::{self, Guard};
 /// `replication_set_add_table` blocks the table's writers while it waits for its lock, so it
 /// gives up soon and comes again.
 const ADD_TABLE_LOCK_TIMEOUT_MS: u32 = 200;
+/// Thousands of commits one after the other take minutes where each is flushed. So some tables are
+/// added in one transaction, which waits for no lock for long: it holds up the writers of those it
+/// has, and all waits together must stay below a server's `deadlock_timeout` (a second), so that it
+/// is never the application that pays for a deadlock. The tables of one that fails go one by one.
+const ADD_TABLES_AT_ONCE: usize = 20;
+const ADD_TABLES_LOCK_TIMEOUT_MS: u32 = 20;
 const ADD_TABLE_PAUSE: Duration = Duration::from_millis(300);
 const ADD_TABLE_TRIES: u32 = 200;
 
@@ -129,34 +135,61 @@ impl PgCluster {
             statements::create_set(&name.empty_set(), false),
         ];
         node.mutate(guard, &sets.join("; ")).await.map_err(fault_blocker)?;
-        for addition in tables {
-            let set = statements::set_of(name, &addition);
-            let sql = statements::add_table(&set, &addition.table, ADD_TABLE_LOCK_TIMEOUT_MS);
-            let mut tries = 0;
-            loop {
-                match node.mutate(guard, &sql).await {
-                    Ok(()) => break,
-                    Err(Fault::Failed(blocker))
-                        if blocker.code == "lock_not_available" && tries < ADD_TABLE_TRIES =>
-                    {
-                        tries += 1;
-                        tokio::select! {
-                            () = tokio::time::sleep(ADD_TABLE_PAUSE) => {}
-                            () = cancel.cancelled() => return Err(stopped()),
-                        }
-                    }
-                    Err(fault) => {
-                        let mut blocker = fault_blocker(fault);
-                        blocker.message = format!("table {}: {}", addition.table, blocker.message);
-                        return Err(blocker);
-                    }
-                }
-            }
+        for some in tables.chunks(ADD_TABLES_AT_ONCE) {
             if cancel.is_cancelled() {
                 return Err(stopped());
             }
+            let additions: Vec<String> = some
+                .iter()
+                .map(|addition| self.addition(addition, ADD_TABLES_LOCK_TIMEOUT_MS))
+                .collect();
+            match node.mutate(guard, &additions.join("; ")).await {
+                Ok(()) => {}
+                Err(Fault::EpochRaised) => return Err(fault_blocker(Fault::EpochRaised)),
+                // A lock that somebody holds, or an error that is told with its table's name.
+                Err(Fault::Failed(_)) => {
+                    for addition in some {
+                        self.add_to_set(node, guard, addition, &cancel).await?;
+                    }
+                }
+            }
         }
         Ok(())
+    }
+
+    async fn add_to_set(
+        &self,
+        node: &Node,
+        guard: Guard,
+        addition: &SetAddition,
+        cancel: &CancellationToken,
+    ) -> Result<(), Blocker> {
+        let sql = self.addition(addition, ADD_TABLE_LOCK_TIMEOUT_MS);
+        let mut tries = 0;
+        loop {
+            match node.mutate(guard, &sql).await {
+                Ok(()) => return Ok(()),
+                Err(Fault::Failed(blocker))
+                    if blocker.code == "lock_not_available" && tries < ADD_TABLE_TRIES =>
+                {
+                    tries += 1;
+                    tokio::select! {
+                        () = tokio::time::sleep(ADD_TABLE_PAUSE) => {}
+                        () = cancel.cancelled() => return Err(stopped()),
+                    }
+                }
+                Err(fault) => {
+                    let mut blocker = fault_blocker(fault);
+                    blocker.message = format!("table {}: {}", addition.table, blocker.message);
+                    return Err(blocker);
+                }
+            }
+        }
+    }
+
+    fn addition(&self, addition: &SetAddition, lock_timeout_ms: u32) -> String {
+        let set = statements::set_of(&self.config.name, addition);
+        statements::add_table(&set, &addition.table, lock_timeout_ms)
     }
 
     async fn analyze(&self, epoch: i64, cancel: CancellationToken) -> Result<(), Blocker> {
@@ -173,10 +206,9 @@ impl PgCluster {
             }
             let mut tables = Vec::new();
             for row in client.query(NOT_ANALYZED, &[]).await? {
-                tables.push(TableName::new(
-                    row.try_get::<_, String>(0)?,
-                    row.try_get::<_, String>(1)?,
-                ));
+                let name =
+                    TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?);
+                tables.push((name, row.try_get::<_, i64>(2)?));
             }
             Ok::<_, LookError>((parents, tables))
         };
@@ -184,21 +216,45 @@ impl PgCluster {
         for name in &parents {
             node.mutate(guard, &format!("ANALYZE {}", table(name))).await.map_err(fault_blocker)?;
         }
-        for name in &tables {
+        for some in small_ones_together(&tables) {
             if cancel.is_cancelled() {
                 return Err(stopped());
             }
+            let names: Vec<String> = some.iter().map(|(name, _)| table(name)).collect();
+            let rows: Vec<String> = some
+                .iter()
+                .map(|(name, _)| format!("({}, {})", literal(&name.schema), literal(&name.name)))
+                .collect();
             let sql = format!(
                 "ANALYZE {}; UPDATE pgferry.copied SET analyzed_at = clock_timestamp() \
-                 WHERE schema_name = {} AND table_name = {}",
-                table(name),
-                literal(&name.schema),
-                literal(&name.name)
+                 WHERE (schema_name, table_name) IN ({})",
+                names.join(", "),
+                rows.join(", ")
             );
             node.mutate(guard, &sql).await.map_err(fault_blocker)?;
         }
         Ok(())
     }
+}
+
+/// Tables that are analyzed in one transaction: a large one by itself, because the transaction
+/// holds the node's record meanwhile, and small ones together, because each costs a commit.
+fn small_ones_together(tables: &[(TableName, i64)]) -> Vec<&[(TableName, i64)]> {
+    const TABLES: usize = 50;
+    const BYTES: i64 = 16 << 20;
+    let mut batches = Vec::new();
+    let (mut from, mut bytes) = (0, 0_i64);
+    for (at, (_, size)) in tables.iter().enumerate() {
+        if at > from && (at - from >= TABLES || bytes.saturating_add(*size) > BYTES) {
+            batches.push(&tables[from..at]);
+            (from, bytes) = (at, 0);
+        }
+        bytes = bytes.saturating_add(*size);
+    }
+    if from < tables.len() {
+        batches.push(&tables[from..]);
+    }
+    batches
 }
 
 async fn major(node: &Node) -> Result<u32, Blocker> {
@@ -241,4 +297,26 @@ const PARTITIONED_PARENTS: &str = "\
     AND EXISTS (SELECT FROM pgferry.copied k WHERE k.schema_name = n.nspname)";
 
 const NOT_ANALYZED: &str = "\
-    SELECT schema_name, table_name FROM pgferry.copied WHERE analyzed_at IS NULL";
+    SELECT schema_name, table_name, byte_count FROM pgferry.copied WHERE analyzed_at IS NULL";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_tables_are_analyzed_together_and_a_large_one_by_itself() {
+        let of = |sizes: &[i64]| -> Vec<usize> {
+            let tables: Vec<(TableName, i64)> =
+                sizes.iter().map(|size| (TableName::new("s", "t"), *size)).collect();
+            let batches = small_ones_together(&tables);
+            assert_eq!(batches.concat(), tables, "each once, in order");
+            batches.iter().map(|batch| batch.len()).collect()
+        };
+        assert_eq!(of(&[]), [0_usize; 0]);
+        assert_eq!(of(&[1; 120]), [50, 50, 20]);
+        let mib = 1 << 20;
+        assert_eq!(of(&[mib, 100 * mib, mib, mib]), [1, 1, 2]);
+        assert_eq!(of(&[8 * mib, 8 * mib, mib]), [2, 1]);
+        assert_eq!(of(&[i64::MAX, i64::MAX]), [1, 1]);
+    }
+}

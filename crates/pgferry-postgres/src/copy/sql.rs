@@ -16,8 +16,7 @@ pub(super) const PREPARE_SOURCE: &str = "SET lock_timeout = 0; SET jit = off";
 /// Here it may stand behind a reader or autovacuum.
 pub(super) const PREPARE_DESTINATION: &str = "SET lock_timeout = '60s'";
 
-/// Reads the snapshot, and marks where each piece begins: its table's lock is given back with it,
-/// so that an ALTER TABLE of the application does not wait for the other tables.
+/// Reads the snapshot, and marks where each piece begins: see [`LEAVE_PIECE`].
 pub(super) fn import(snapshot: &Snapshot) -> String {
     format!(
         "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; \
@@ -26,21 +25,25 @@ pub(super) fn import(snapshot: &Snapshot) -> String {
     )
 }
 
-/// Gives back the locks of the piece before.
-pub(super) const LEAVE_PIECE: &str = "ROLLBACK TO SAVEPOINT pgferry_piece";
+/// Gives back a table's lock the moment that its piece is read. A worker that waited for its next
+/// one with the lock in its hands would keep a TRUNCATE of the application waiting, and behind that
+/// the other workers' pieces of the same table: nobody would ever move (seen).
+const LEAVE_PIECE: &str = "ROLLBACK TO SAVEPOINT pgferry_piece";
 
 /// The pieces of one transaction, as the source sends them.
 pub(super) fn copy_out(tables: &[CopyTable], pieces: &[Piece]) -> String {
-    let mut sql = LEAVE_PIECE.to_owned();
-    for piece in pieces {
-        let table = &tables[piece.table];
-        sql.push_str(&format!(
-            "; COPY {} TO STDOUT (FORMAT {})",
-            what_to_read(table, piece.range),
-            format_of(table)
-        ));
-    }
-    sql
+    let copies: Vec<String> = pieces
+        .iter()
+        .map(|piece| {
+            let table = &tables[piece.table];
+            format!(
+                "COPY {} TO STDOUT (FORMAT {}); {LEAVE_PIECE}",
+                what_to_read(table, piece.range),
+                format_of(table)
+            )
+        })
+        .collect();
+    copies.join("; ")
 }
 
 fn what_to_read(table: &CopyTable, range: BlockRange) -> String {
@@ -222,8 +225,8 @@ mod tests {
         let whole = [Piece { table: 0, range: BlockRange::WHOLE, bytes: 0 }];
         assert_eq!(
             copy_out(&tables, &whole),
-            "ROLLBACK TO SAVEPOINT pgferry_piece; \
-             COPY \"public\".\"Odd name\" (\"id\", \"to\") TO STDOUT (FORMAT binary)"
+            "COPY \"public\".\"Odd name\" (\"id\", \"to\") TO STDOUT (FORMAT binary); \
+             ROLLBACK TO SAVEPOINT pgferry_piece"
         );
         let sql = copy_in(&plan(None), "'0/10'::pg_lsn", &tables, &whole);
         assert!(sql.starts_with("BEGIN; DO $guard$") && sql.contains("epoch = 7"), "{sql}");
@@ -242,7 +245,7 @@ mod tests {
         let tables = [table(&["id"], false)];
         let range = BlockRange { first: 8, end: Some(16) };
         let pieces = [Piece { table: 0, range, bytes: 0 }];
-        assert!(copy_out(&tables, &pieces).ends_with(
+        assert!(copy_out(&tables, &pieces).starts_with(
             "COPY (SELECT \"id\" FROM ONLY \"public\".\"Odd name\" WHERE ctid >= '(8,0)'::tid \
              AND ctid < '(16,0)'::tid) TO STDOUT (FORMAT binary)"
         ));
@@ -256,7 +259,7 @@ mod tests {
         let pieces = [Piece { table: 0, range: BlockRange::WHOLE, bytes: 0 }];
         assert!(
             copy_out(&tables, &pieces)
-                .ends_with("COPY \"public\".\"Odd name\" TO STDOUT (FORMAT text)")
+                .starts_with("COPY \"public\".\"Odd name\" TO STDOUT (FORMAT text);")
         );
     }
 

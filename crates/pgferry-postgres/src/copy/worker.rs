@@ -223,10 +223,10 @@ impl Worker {
     /// A rewriting ALTER TABLE that committed between the snapshot and COPY's lock makes COPY
     /// read nothing, without an error: its rows are newer than the snapshot.
     ///
-    /// From the lock on, which is still held, nothing can rewrite the table; so what a fresh
-    /// statement sees now is what COPY read. TRUNCATE changes the file too, and COPY reads what
-    /// came after it, that is nothing; but the stream carries it, and so both sides come to the
-    /// same whatever was copied before. It is told from a rewrite by pglogical's own note of it.
+    /// While COPY held its lock nothing could rewrite the table; so when a fresh statement sees the
+    /// snapshot's file now, COPY has read it. TRUNCATE changes the file too, and COPY reads what came
+    /// after it, that is nothing; but the stream carries it, and so both sides come to the same
+    /// whatever was copied before. It is told from a rewrite by pglogical's own note of it.
     async fn check_same_files(&self, pieces: &[Piece]) -> Result<(), CopyError> {
         let shared = &self.shared;
         let looking = |error| CopyError::on_source("looking at the copied tables", error);

@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};
 
 use deadpool_postgres::Object;
+use pgferry_plan::roles::ApplicationRole;
 use pgferry_plan::world::{FenceView, SessionView};
 use pgferry_plan::{RoleName, Seen, SessionId, Side, World};
 use tokio_postgres::Row;
@@ -58,11 +59,30 @@ impl StartupWatch {
 impl PgCluster {
     /// With every role that may write, fenced or not: reads every ACL, so never within the stall.
     pub(crate) async fn see_fence_and_roles(&self, world: &mut World, side: Side) {
+        let roles = self.roles_of_both().await.map_err(|error| error.to_string());
+        self.see_fence_with(world, side, &roles).await;
+    }
+
+    /// The same of both sides: their roles are the same, and are read once.
+    pub(crate) async fn see_fences_and_roles(&self, world: &mut World) {
+        let roles = self.roles_of_both().await.map_err(|error| error.to_string());
+        for side in Side::BOTH {
+            self.see_fence_with(world, side, &roles).await;
+        }
+    }
+
+    async fn see_fence_with(
+        &self,
+        world: &mut World,
+        side: Side,
+        of_both: &Result<[Vec<ApplicationRole>; 2], String>,
+    ) {
         let look = async {
             let client = self.node(side).client().await?;
             let Some(mut view) = self.fence_by(side, &client).await? else { return Ok(None) };
             let known: HashSet<&RoleName> = view.fenced.iter().chain(&view.unfenced).collect();
-            let (roles, missing) = self.roles_to_fence(side).await?;
+            let of_both = of_both.as_ref().map_err(|said| LookError::Said(said.clone()))?;
+            let (roles, missing) = self.roles_to_fence(side, of_both);
             let new: Vec<RoleName> =
                 roles.into_iter().filter(|role| !known.contains(role)).collect();
             self.add_sessions_of(&new, &client, &mut view).await?;
@@ -155,33 +175,37 @@ impl PgCluster {
         Ok(())
     }
 
+    async fn roles_of_both(&self) -> Result<[Vec<ApplicationRole>; 2], LookError> {
+        let ours = self.our_roles();
+        let of = async |side: Side| {
+            let client = self.node(side).client().await?;
+            Ok::<_, LookError>(application_roles(&client, &ours).await?)
+        };
+        let (source, destination) = tokio::try_join!(of(Side::Source), of(Side::Destination))?;
+        Ok([source, destination])
+    }
+
     /// The roles of both sides that may write: those that exist on this one, and those that do not.
-    async fn roles_to_fence(
+    fn roles_to_fence(
         &self,
         side: Side,
-    ) -> Result<(Vec<RoleName>, Vec<RoleName>), LookError> {
-        let ours = self.our_roles();
+        of_both: &[Vec<ApplicationRole>; 2],
+    ) -> (Vec<RoleName>, Vec<RoleName>) {
         let mut wanted: HashSet<RoleName> = HashSet::new();
-        let mut here: HashSet<RoleName> = HashSet::new();
-        for of in Side::BOTH {
-            let client = self.node(of).client().await?;
-            for role in application_roles(&client, &ours).await? {
-                let named = self.config.fence.roles.as_ref();
-                let fence =
-                    named.map_or_else(|| role.may_write(), |named| named.contains(&role.name));
-                if fence && !self.config.fence.exclude_roles.contains(&role.name) {
-                    wanted.insert(role.name.clone());
-                }
-                if of == side {
-                    here.insert(role.name);
-                }
+        for role in of_both.iter().flatten() {
+            let named = self.config.fence.roles.as_ref();
+            let fence = named.map_or_else(|| role.may_write(), |named| named.contains(&role.name));
+            if fence && !self.config.fence.exclude_roles.contains(&role.name) {
+                wanted.insert(role.name.clone());
             }
         }
+        let here: HashSet<&RoleName> =
+            of_both[side as usize].iter().map(|role| &role.name).collect();
         let (mut roles, mut missing): (Vec<RoleName>, Vec<RoleName>) =
             wanted.into_iter().partition(|role| here.contains(role));
         roles.sort();
         missing.sort();
-        Ok((roles, missing))
+        (roles, missing)
     }
 }
 

@@ -82,6 +82,7 @@ const SEQUENCES: &str = "\
     WHERE c.relpersistence = 'p' AND n.nspname NOT LIKE 'pg\\_%' \
     AND n.nspname NOT IN ('information_schema', 'pgferry', 'pglogical') \
     AND ($1::text[] IS NULL OR n.nspname = ANY ($1)) \
-    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d \
-        WHERE d.deptype = 'e' AND d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid) \
+    AND c.oid NOT IN (SELECT d.objid FROM pg_catalog.pg_depend d \
+        WHERE d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = 'e' \
+        AND d.classid = 'pg_catalog.pg_class'::regclass) \
     ORDER BY 1, 2";

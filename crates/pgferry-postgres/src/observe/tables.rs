@@ -1,6 +1,7 @@
 //! Looks at the tables in scope: on both sides, in the replication sets, analyzed or not.
 
 use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 use pgferry_plan::scope::{SetMembership, TableView, drift};
 use pgferry_plan::world::SchemaView;
@@ -11,6 +12,18 @@ use super::node::prepared;
 use crate::cluster::PgCluster;
 use crate::node::{LookError, is_missing};
 use crate::scope::{Sizes, set_membership, tables_in_scope};
+
+/// A full comparison of both sides that found nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Undrifted {
+    /// Of both catalogs, read before the comparison.
+    fingerprints: [i64; 2],
+    compared_at: Instant,
+}
+
+/// How long an unchanged fingerprint stands for the comparison at rest. It covers all that the
+/// comparison is known to read; this bounds what it may be found not to.
+const FINGERPRINT_STANDS: Duration = Duration::from_secs(60);
 
 impl PgCluster {
     pub(crate) async fn tables(&self, side: Side) -> Result<Vec<TableView>, LookError> {
@@ -48,9 +61,26 @@ impl PgCluster {
     /// Within the stall: nothing drifted when both catalogs still carry the fingerprint under which
     /// the last full comparison found nothing; otherwise they are compared again.
     pub(crate) async fn drift_since_verdict(&self) -> Look<Vec<Blocker>> {
-        let known = *self.undrifted.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.undrifted().map(|undrifted| undrifted.fingerprints);
         let now = self.fingerprints().await?;
         if known.is_some() && known == now { Ok(Some(Vec::new())) } else { self.drift().await }
+    }
+
+    /// At rest, look after look: comparing thousands of tables would keep a core of each server
+    /// busy. Large objects are in no fingerprint.
+    pub(crate) async fn drift_at_rest(&self) -> Look<Vec<Blocker>> {
+        let known = self
+            .undrifted()
+            .filter(|undrifted| undrifted.compared_at.elapsed() < FINGERPRINT_STANDS)
+            .map(|undrifted| undrifted.fingerprints);
+        if known.is_some() && known == self.fingerprints().await? {
+            return Ok(Some(self.large_objects_differ().await?.into_iter().collect()));
+        }
+        self.drift().await
+    }
+
+    fn undrifted(&self) -> Option<Undrifted> {
+        *self.undrifted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What differs between what is in scope now and what is replicated.
@@ -58,7 +88,9 @@ impl PgCluster {
         // Taken first: what changes during the comparison changes the next fingerprint.
         let before = self.fingerprints().await?;
         let drift = self.compare_tables().await?;
-        let undrifted = before.filter(|_| drift.as_ref().is_some_and(Vec::is_empty));
+        let undrifted = before
+            .filter(|_| drift.as_ref().is_some_and(Vec::is_empty))
+            .map(|fingerprints| Undrifted { fingerprints, compared_at: Instant::now() });
         *self.undrifted.lock().unwrap_or_else(PoisonError::into_inner) = undrifted;
         Ok(drift)
     }
@@ -138,18 +170,29 @@ impl PgCluster {
     }
 }
 
-/// Every row version of the catalogs that define a table, its columns, its place in a set. Any
-/// DDL writes a new version; that of temporary tables does too, and costs a full comparison.
+/// Every row version of the catalogs that define a table, its columns with their types, its schema,
+/// its place in a set. Any DDL writes a new version; that of temporary tables does too, and costs a
+/// full comparison. Sums over numbers where there are many rows: within the stall this is what
+/// grows with the tables, and hashing a text of each takes twice as long.
 const FINGERPRINT: &str = "\
-    SELECT hashtextextended(((SELECT coalesce(sum(hashtextextended(c.oid::text || c.xmin::text, 0)::numeric), 0) \
-            FROM pg_catalog.pg_class c WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p')) \
-        + (SELECT coalesce(sum(hashtextextended( \
-                a.attrelid::text || '.' || a.attnum::text || a.xmin::text, 1)::numeric), 0) \
-            FROM pg_catalog.pg_attribute a WHERE a.attrelid >= 16384) \
-        + (SELECT coalesce(sum(hashtextextended(i.indexrelid::text || i.xmin::text, 4)::numeric), 0) \
+    SELECT hashtextextended(((SELECT coalesce(sum(hashint8extended( \
+                c.oid::bigint, hashtext(c.xmin::text))::numeric), 0) \
+            FROM pg_catalog.pg_class c WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'c')) \
+        + (SELECT coalesce(sum(hashint8extended( \
+                a.attrelid::bigint << 16 | a.attnum, hashtext(a.xmin::text))::numeric), 0) \
+            FROM pg_catalog.pg_attribute a WHERE a.attrelid >= 16384 AND a.attnum > 0) \
+        + (SELECT coalesce(sum(hashint8extended( \
+                i.indexrelid::bigint, hashtext(i.xmin::text)::bigint + 1)::numeric), 0) \
             FROM pg_catalog.pg_index i WHERE i.indrelid >= 16384) \
-        + (SELECT coalesce(sum(hashtextextended(t.set_reloid::oid::text || t.xmin::text, 2)::numeric), 0) \
-            FROM pglogical.replication_set_table t))::text, 3)";
+        + (SELECT coalesce(sum(hashtextextended(y.oid::text || '.' || y.xmin::text, 2)::numeric), 0) \
+            FROM pg_catalog.pg_type y WHERE y.oid >= 16384 AND y.typrelid = 0 AND y.typelem = 0) \
+        + (SELECT coalesce(sum(hashtextextended(n.oid::text || '.' || n.xmin::text, 3)::numeric), 0) \
+            FROM pg_catalog.pg_namespace n) \
+        + (SELECT coalesce(sum(hashtextextended(l.oid::text || '.' || l.xmin::text, 4)::numeric), 0) \
+            FROM pg_catalog.pg_collation l WHERE l.oid >= 16384) \
+        + (SELECT coalesce(sum(hashint8extended( \
+                t.set_reloid::oid::bigint, hashtext(t.xmin::text)::bigint + 2)::numeric), 0) \
+            FROM pglogical.replication_set_table t))::text, 5)";
 
 const OUR_SETS: &str =
     "SELECT count(*) FROM pglogical.replication_set WHERE set_name = ANY ($1::text[]::name[])";

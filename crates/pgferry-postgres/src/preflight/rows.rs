@@ -6,8 +6,8 @@ use tokio_postgres::{Error, Row};
 
 use pgferry_plan::preflight::{
     CatalogSetting, ExtensionFacts, InUse, JobFacts, Leftovers, ObjectFacts, PglogicalFacts,
-    PglogicalNodes, PrivilegeFacts, RoleFacts, ServerFacts, TransactionFacts, TransactionKind,
-    TriggerFacts, Uncarried, UnfencedSessions,
+    PglogicalNodes, PrivilegeFacts, RelationCounts, RoleFacts, ServerFacts, TransactionFacts,
+    TransactionKind, TriggerFacts, Uncarried, UnfencedSessions,
 };
 use pgferry_plan::{RoleName, TableName};
 
@@ -115,6 +115,15 @@ pub(super) fn object(row: &Row) -> Result<ObjectFacts, Error> {
         owner: row.try_get("owner")?,
         arguments: row.try_get("arguments")?,
         has_storage: row.try_get("has_storage")?,
+    })
+}
+
+pub(super) fn relations(row: &Row) -> Result<RelationCounts, Error> {
+    Ok(RelationCounts {
+        tables: row.try_get("tables")?,
+        toast_tables: row.try_get("toast_tables")?,
+        sequences: row.try_get("sequences")?,
+        others: row.try_get("others")?,
     })
 }
 

@@ -5,5 +5,6 @@ SELECT name::text, setting::text AS value
 FROM pg_catalog.pg_settings
 WHERE name IN ('wal_level', 'shared_preload_libraries', 'output_plugin_libraries',
                'max_replication_slots', 'max_wal_senders', 'max_worker_processes',
+               'max_locks_per_transaction', 'max_connections', 'max_prepared_transactions',
                'max_active_replication_origins', 'max_slot_wal_keep_size',
                'pglogical.conflict_resolution')

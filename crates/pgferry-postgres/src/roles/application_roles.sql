@@ -28,9 +28,9 @@ relation AS MATERIALIZED (
     JOIN user_schema AS s ON s.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'v', 'm')
       AND c.relpersistence <> 't'
-      AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d
-                      WHERE d.classid = 'pg_catalog.pg_class'::regclass
-                        AND d.objid = c.oid AND d.deptype = 'e')
+      AND c.oid NOT IN (SELECT d.objid FROM pg_catalog.pg_depend AS d
+                        WHERE d.refclassid = 'pg_catalog.pg_extension'::regclass
+                          AND d.deptype = 'e' AND d.classid = 'pg_catalog.pg_class'::regclass)
 ),
 -- grantee 0 is PUBLIC
 writer AS MATERIALIZED (

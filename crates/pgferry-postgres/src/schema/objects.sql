@@ -11,9 +11,10 @@ WITH in_scope AS (
       AND n.nspname !~ '^pg_'
       AND n.nspname NOT IN ('information_schema', 'pgferry', 'pglogical')
       AND ($1::text[] IS NULL OR n.nspname = ANY ($1))
-      AND NOT EXISTS (
-          SELECT FROM pg_depend AS d
-          WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+      AND c.oid NOT IN (
+          SELECT d.objid FROM pg_depend AS d
+          WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+            AND d.classid = 'pg_class'::regclass)
 ), objects AS (
     SELECT 'pg_class'::regclass::oid AS class_id, i.indexrelid AS object_id, 'index' AS kind,
            t.schema_name, t.table_name, c.relname AS object_name,

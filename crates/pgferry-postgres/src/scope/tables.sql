@@ -8,7 +8,8 @@
 WITH owned_by_extension AS MATERIALIZED (
     SELECT classid, objid
     FROM pg_catalog.pg_depend
-    WHERE deptype = 'e'
+    -- By the extension and not by the object: there is an index that begins with it.
+    WHERE refclassid = 'pg_catalog.pg_extension'::regclass AND deptype = 'e'
       AND classid IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_namespace'::regclass)
 ),
 excluded AS MATERIALIZED (
@@ -18,8 +19,8 @@ excluded AS MATERIALIZED (
     JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = e.relname
 ),
 candidate AS (
-    SELECT c.*,
-           n.nspname,
+    SELECT c.oid, n.nspname, c.relname, c.relowner, c.relpersistence, c.relpages, c.reltuples,
+           c.relrowsecurity, c.relforcerowsecurity, c.relreplident,
            CASE WHEN c.relispartition
                 THEN ARRAY(SELECT a.relid::oid
                            FROM pg_catalog.pg_partition_ancestors(c.oid) WITH ORDINALITY AS a (relid, depth)
@@ -34,10 +35,39 @@ candidate AS (
       AND n.nspname !~ '^pg_'
       AND n.nspname NOT IN ('information_schema', 'pgferry', 'pglogical')
       AND ($1::text[] IS NULL OR n.nspname = ANY ($1))
-      AND NOT EXISTS (SELECT FROM owned_by_extension AS e
-                      WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = c.oid)
-      AND NOT EXISTS (SELECT FROM owned_by_extension AS e
-                      WHERE e.classid = 'pg_catalog.pg_namespace'::regclass AND e.objid = n.oid)
+      AND c.oid NOT IN (SELECT e.objid FROM owned_by_extension AS e
+                        WHERE e.classid = 'pg_catalog.pg_class'::regclass)
+      AND n.oid NOT IN (SELECT e.objid FROM owned_by_extension AS e
+                        WHERE e.classid = 'pg_catalog.pg_namespace'::regclass)
+),
+-- Of all tables at once: one by one, each would be a plan of its own carried out once more.
+col AS (
+    SELECT a.attrelid,
+           -- In one order for all arrays, and whoever reads them sorts by position.
+           array_agg(a.attname::text) AS names,
+           array_agg(
+               -- Never what search_path makes of a name: it may differ between the sides.
+               CASE WHEN tn.nspname = 'pg_catalog'
+                    THEN pg_catalog.format_type(a.atttypid, a.atttypmod)
+                    ELSE pg_catalog.quote_ident(tn.nspname) || '.' || pg_catalog.quote_ident(t.typname)
+                         || CASE WHEN a.atttypmod >= 0 THEN '(' || a.atttypmod || ')' ELSE '' END
+               END) AS types,
+           array_agg(
+               CASE WHEN a.attcollation <> 0 AND a.attcollation <> t.typcollation
+                    THEN pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(co.collname)
+               END) AS collations,
+           array_agg(a.attnotnull) AS not_null,
+           array_agg(a.attgenerated::text) AS generated,
+           array_agg(a.attidentity::text) AS identity,
+           array_agg(a.attnum) AS positions
+    FROM pg_catalog.pg_attribute AS a
+    JOIN candidate AS c ON c.oid = a.attrelid
+    JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
+    JOIN pg_catalog.pg_namespace AS tn ON tn.oid = t.typnamespace
+    LEFT JOIN pg_catalog.pg_collation AS co ON co.oid = a.attcollation
+    LEFT JOIN pg_catalog.pg_namespace AS cn ON cn.oid = co.collnamespace
+    WHERE a.attnum > 0 AND NOT a.attisdropped
+    GROUP BY a.attrelid
 )
 SELECT c.oid,
        c.nspname::text AS table_schema,
@@ -82,13 +112,13 @@ SELECT c.oid,
            ORDER BY i.indnkeyatts, ic.relname
            LIMIT 1)
        END AS candidate_index,
-       col.names,
-       col.types,
-       col.collations,
-       col.not_null,
-       col.generated,
-       col.identity,
-       col.positions
+       coalesce(col.names, '{}') AS names,
+       coalesce(col.types, '{}') AS types,
+       coalesce(col.collations, '{}') AS collations,
+       coalesce(col.not_null, '{}') AS not_null,
+       coalesce(col.generated, '{}') AS generated,
+       coalesce(col.identity, '{}') AS identity,
+       coalesce(col.positions, '{}') AS positions
 FROM candidate AS c
 LEFT JOIN LATERAL (
     -- The index that pglogical would find rows by: the primary key, or the one chosen by
@@ -97,9 +127,9 @@ LEFT JOIN LATERAL (
     SELECT ic.relname::text AS index_name,
            i.indisvalid AND i.indisready AND i.indislive AS usable,
            i.indimmediate AS immediate,
-           ARRAY(SELECT a.attname::text
+           ARRAY(SELECT (SELECT a.attname::text FROM pg_catalog.pg_attribute AS a
+                         WHERE a.attrelid = c.oid AND a.attnum = k.attnum)
                  FROM unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY AS k (attnum, place)
-                 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum = k.attnum
                  ORDER BY k.place) AS columns
     FROM pg_catalog.pg_index AS i
     JOIN pg_catalog.pg_class AS ic ON ic.oid = i.indexrelid
@@ -107,30 +137,8 @@ LEFT JOIN LATERAL (
       AND CASE c.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END
     LIMIT 1
 ) AS key ON true
-CROSS JOIN LATERAL (
-    SELECT coalesce(array_agg(a.attname::text ORDER BY a.attnum), '{}') AS names,
-           coalesce(array_agg(
-               -- Never what search_path makes of a name: it may differ between the sides.
-               CASE WHEN tn.nspname = 'pg_catalog'
-                    THEN pg_catalog.format_type(a.atttypid, a.atttypmod)
-                    ELSE pg_catalog.quote_ident(tn.nspname) || '.' || pg_catalog.quote_ident(t.typname)
-                         || CASE WHEN a.atttypmod >= 0 THEN '(' || a.atttypmod || ')' ELSE '' END
-               END ORDER BY a.attnum), '{}') AS types,
-           coalesce(array_agg(
-               CASE WHEN a.attcollation <> 0 AND a.attcollation <> t.typcollation
-                    THEN pg_catalog.quote_ident(cn.nspname) || '.' || pg_catalog.quote_ident(co.collname)
-               END ORDER BY a.attnum), '{}') AS collations,
-           coalesce(array_agg(a.attnotnull ORDER BY a.attnum), '{}') AS not_null,
-           coalesce(array_agg(a.attgenerated::text ORDER BY a.attnum), '{}') AS generated,
-           coalesce(array_agg(a.attidentity::text ORDER BY a.attnum), '{}') AS identity,
-           coalesce(array_agg(a.attnum ORDER BY a.attnum), '{}') AS positions
-    FROM pg_catalog.pg_attribute AS a
-    JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
-    JOIN pg_catalog.pg_namespace AS tn ON tn.oid = t.typnamespace
-    LEFT JOIN pg_catalog.pg_collation AS co ON co.oid = a.attcollation
-    LEFT JOIN pg_catalog.pg_namespace AS cn ON cn.oid = co.collnamespace
-    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-) AS col
+-- A table without columns is a table.
+LEFT JOIN col ON col.attrelid = c.oid
 WHERE c.oid NOT IN (SELECT oid FROM excluded)
   AND NOT c.ancestors && ARRAY(SELECT oid FROM excluded)
 ORDER BY c.nspname, c.relname

@@ -67,6 +67,9 @@ fn node(database_oid: u32, started_at: &str) -> NodeFacts {
         ("max_wal_senders", "10"),
         ("max_slot_wal_keep_size", "102400"),
         ("max_worker_processes", "8"),
+        ("max_locks_per_transaction", "64"),
+        ("max_connections", "100"),
+        ("max_prepared_transactions", "0"),
         ("pglogical.conflict_resolution", "apply_remote"),
     ];
     NodeFacts {
@@ -118,6 +121,7 @@ fn node(database_oid: u32, started_at: &str) -> NodeFacts {
         )])),
         tables: Seen::Present(Vec::new()),
         objects: Seen::Present(Vec::new()),
+        relations: Seen::Present(RelationCounts::default()),
         uncarried: Seen::Present(Uncarried::default()),
         triggers: Seen::Present(Vec::new()),
         leftovers: Seen::Present(Leftovers::default()),

@@ -109,7 +109,7 @@ fn an_insert_only_partition_belongs_in_the_other_set() {
     leaf.key = Key::Missing { candidate: None };
     leaf.ancestors = vec![TableName::new("public", "events")];
     let rules = ScopeRules {
-        insert_only: vec![TableName::new("public", "events")],
+        insert_only: [TableName::new("public", "events")].into(),
         ..ScopeRules::default()
     };
     let tables = [leaf];

@@ -21,6 +21,9 @@ use crate::serve::view;
 const WAIT: Duration = Duration::from_millis(150);
 /// The same while writes are held: a look itself takes about as long.
 const WAIT_IN_STALL: Duration = Duration::from_millis(1);
+/// At rest, how much longer than the look the pause after it is at least, and where that ends.
+const REST_PER_LOOK: u32 = 4;
+const LONGEST_REST: Duration = Duration::from_secs(5);
 /// For how long a stop waits until a switchover is back or through.
 const FAREWELL: Duration = Duration::from_secs(20);
 
@@ -136,7 +139,9 @@ impl Daemon {
             if renewal.is_finished() && !engine.journal_is_dropped() {
                 return Err(LeadershipLost("the lease was lost".to_owned()));
             }
+            let began = tokio::time::Instant::now();
             let mut turn = engine.tick().await?;
+            let took = began.elapsed();
             if turn == Turn::Progressed && engine.facts().course == Course::AtRest {
                 // Rest is shown only with looks of its own, the first with its upkeep: whoever
                 // waits for it asks at once for verdict and sequences.
@@ -155,7 +160,12 @@ impl Daemon {
             if self.shutdown.is_cancelled() {
                 return self.farewell(engine).await;
             }
-            let pause = pause_after(&turn, engine.facts(), self.config.poll_interval);
+            let mut pause = pause_after(&turn, engine.facts(), self.config.poll_interval);
+            if turn == Turn::AtRest {
+                // A look at thousands of tables is not repeated at once: at rest, the two servers
+                // are the application's.
+                pause = pause.max(took * REST_PER_LOOK).min(LONGEST_REST.max(pause));
+            }
             if pause.is_zero() {
                 // No timer, which would cost a millisecond, but whoever asks is still heard.
                 if let Ok(command) = self.commands.try_recv() {
