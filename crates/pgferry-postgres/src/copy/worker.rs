@@ -247,11 +247,14 @@ impl Worker {
             if now == Some(table.file) {
                 continue;
             }
-            let same_table = now.is_some_and(|(oid, _)| oid == table.file.0);
-            if !same_table || !self.truncation_is_on_its_way(piece).await? {
+            if now.is_none_or(|(oid, _)| oid != table.file.0) {
+                // What has its name now is in no set; the comparison of both sides names it.
+                tracing::info!(table = %table.name, "it was dropped on the source meanwhile");
+            } else if self.truncation_is_on_its_way(piece).await? {
+                tracing::info!(table = %table.name, "it was truncated: the stream brings that over");
+            } else {
                 return Err(CopyError::SourceRewritten { table: table.name.clone() });
             }
-            tracing::info!(table = %table.name, "it was truncated: the stream brings that over");
         }
         Ok(())
     }
