@@ -212,6 +212,26 @@ fn a_table_that_is_rewritten_is_told_and_copied_from_a_new_snapshot() {
 }
 
 #[test]
+fn a_table_that_is_rewritten_while_the_daemon_is_away_is_not_taken_for_what_it_was() {
+    let pair = loaded();
+    let ledger = writers(&pair);
+    let mut daemon = Daemon::start(&slowly(&pair));
+    start(&daemon);
+    wait_until_copying(&daemon);
+    daemon.kill();
+    // Under the old snapshot the new file holds nothing, and COPY says so without an error.
+    pair.load(
+        "ALTER TABLE public.large ALTER COLUMN account TYPE int USING account + 1;
+         ALTER TABLE public.documents ALTER COLUMN body TYPE text USING body || '.'",
+    );
+    daemon.serve();
+    wait_for_condition(&daemon, "source_rewritten");
+    daemon.succeed("resume");
+    assert_arrived(&pair, &daemon, &ledger);
+    assert_eq!(snapshots(&daemon), 2);
+}
+
+#[test]
 fn a_table_dropped_meanwhile_does_not_hold_the_others_up() {
     let pair = loaded();
     let daemon = Daemon::start(&slowly(&pair));

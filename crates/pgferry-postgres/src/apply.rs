@@ -86,6 +86,8 @@ impl PgCluster {
                 self.node(direction.from()).mutate(guard, &sql).await
             }
             Action::StartStream { direction, at_lsn } => {
+                // Held any longer it would hold vacuum back on the source for nothing.
+                self.release_snapshots(None).await.map_err(Fault::Failed)?;
                 self.start_stream(*direction, *at_lsn, guard).await
             }
             Action::WriteMarker { side, token } => {
@@ -99,6 +101,7 @@ impl PgCluster {
             }
             Action::Open { side, revision } => self.open(*side, seen(revision)).await,
             Action::DropSubscription { direction } => {
+                self.release_snapshots(None).await.map_err(Fault::Failed)?;
                 let sql = statements::drop_subscription(&name.subscription(*direction));
                 self.on_subscriber(*direction, guard, &sql).await
             }

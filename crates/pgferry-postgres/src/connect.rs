@@ -71,7 +71,7 @@ const SESSION_SETTINGS: &[(&str, &str)] = &[
 /// For sessions that wait long between two statements. Servers before 14 have no such setting and
 /// would refuse a connection that names it, so it is set where it exists.
 pub(crate) const MAY_IDLE: &str = "SELECT set_config(name, '0', false) FROM pg_settings
-WHERE name = 'idle_session_timeout'";
+WHERE name IN ('idle_session_timeout', 'transaction_timeout')";
 
 /// How to reach one database as one role, checked and ready to be used any number of times.
 #[derive(Clone)]

@@ -139,7 +139,7 @@ pub(crate) async fn copy_tables(
     progress.begin(counters.clone());
     let counters: Arc<[Arc<TableCounters>]> = counters.into();
     let shared = Arc::new(Shared {
-        queue: Queue::new(Arc::clone(&tables), Arc::clone(&counters), BATCH_BYTES),
+        queue: Queue::new(Arc::clone(&tables), BATCH_BYTES),
         pace: Pace::new(plan.max_bytes_per_second),
         source: source.clone(),
         destination: destination.clone(),

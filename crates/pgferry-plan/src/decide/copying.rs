@@ -73,9 +73,29 @@ pub(super) fn copy_rows(facts: &Facts, world: &World) -> Decision {
         match copy.held {
             None => Decision::Act(Action::TakeSnapshot),
             Some(held) if slot.confirmed_flush > held => blocked(passed()),
+            Some(held)
+                if was_in_vain(world)
+                    && facts.intents.contains(&Intent::CopyRows { snapshot_lsn: held }) =>
+            {
+                blocked(incomplete_copy(copy.tables.saturating_sub(under(held)), copy.tables))
+            }
             Some(held) => Decision::Act(Action::CopyRows { snapshot_lsn: held }),
         }
     })
+}
+
+/// Tables that the snapshot does not know by the names they have now: doing it again under the same
+/// snapshot would leave out the same ones.
+fn incomplete_copy(missing: u64, all: u64) -> Blocker {
+    Blocker::new(
+        "copy_incomplete",
+        format!(
+            "{missing} of {all} tables are not under the copied snapshot by the names they have now"
+        ),
+        "a table was renamed, moved to another schema, made or excluded during the copy: undo that, or \
+         begin again with a new snapshot by running on the source: SELECT pg_terminate_backend(pid) FROM \
+         pg_stat_activity WHERE application_name LIKE 'pgferry-snapshot/%'; then `pgferry resume`",
+    )
 }
 
 /// Tables that the destination lacks, or has otherwise, although the schema was copied.

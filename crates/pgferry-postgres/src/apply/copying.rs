@@ -53,11 +53,12 @@ impl PgCluster {
         self.prepare_destination(&plan, lsn, epoch).await?;
         self.carry_large_objects(&held.name, lsn, epoch, &cancel).await?;
         let outcome = self.run_copy(plan, cancel).await;
-        if let Err(CopyError::SourceRewritten { .. }) = outcome {
-            // Rows of the new file belong to no snapshot of before.
+        if outcome.as_ref().is_err_and(CopyError::outdates_snapshot) {
             self.release_snapshots(None).await?;
         }
-        outcome.map_err(copy_blocker)
+        outcome.map_err(copy_blocker)?;
+        // The copy's end may have come before its last row's message was acted upon.
+        self.release_snapshots(None).await
     }
 
     /// Builds what indexes are missing, when every row is there.

@@ -297,7 +297,8 @@ const PARTITIONED_PARENTS: &str = "\
     AND EXISTS (SELECT FROM pgferry.copied k WHERE k.schema_name = n.nspname)";
 
 const NOT_ANALYZED: &str = "\
-    SELECT schema_name, table_name, byte_count FROM pgferry.copied WHERE analyzed_at IS NULL";
+    SELECT schema_name, table_name, sum(byte_count)::bigint FROM pgferry.copied \
+    WHERE analyzed_at IS NULL GROUP BY schema_name, table_name";
 
 #[cfg(test)]
 mod tests {

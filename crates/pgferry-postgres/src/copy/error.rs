@@ -132,6 +132,24 @@ impl CopyError {
         }
     }
 
+    /// Whether a new snapshot would mend it: the present one knows tables by other columns, or its
+    /// file of a table is gone.
+    pub(crate) fn outdates_snapshot(&self) -> bool {
+        match self {
+            Self::SourceRewritten { .. } => true,
+            Self::OnSource { cause, .. } => cause.state.as_deref() == Some(UNDEFINED_COLUMN),
+            Self::SnapshotLost(_)
+            | Self::EpochRaised(_)
+            | Self::RowsDiffer { .. }
+            | Self::IndexNotBuilt { .. }
+            | Self::AlreadyCopied
+            | Self::SessionStays(_)
+            | Self::OnDestination { .. }
+            | Self::Worker(_)
+            | Self::Cancelled => false,
+        }
+    }
+
     /// The word for programs.
     pub fn code(&self) -> &'static str {
         match self {
@@ -217,6 +235,7 @@ impl CopyError {
 /// SQLSTATEs: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
 const DISK_FULL: &str = "53100";
 const UNIQUE_VIOLATION: &str = "23505";
+const UNDEFINED_COLUMN: &str = "42703";
 
 impl From<(bool, tokio_postgres::Error)> for CopyError {
     /// An error of a look at indexes, and whether it was the source's.

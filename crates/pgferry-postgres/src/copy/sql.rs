@@ -12,9 +12,12 @@ use crate::statements::{Guard, guarded};
 
 /// Waiting for an `AccessShareLock` holds nobody up, so a worker on the source waits for ever. JIT
 /// compiles the plan of a range again for each piece.
-pub(super) const PREPARE_SOURCE: &str = "SET lock_timeout = 0; SET jit = off";
-/// Here it may stand behind a reader or autovacuum.
-pub(super) const PREPARE_DESTINATION: &str = "SET lock_timeout = '60s'";
+pub(super) const PREPARE_SOURCE: &str =
+    "SET lock_timeout = 0; SET jit = off; SET client_min_messages = error";
+/// Here it may stand behind a reader or autovacuum. A trigger's notice for each row would fill the
+/// socket that nobody reads while rows are sent.
+pub(super) const PREPARE_DESTINATION: &str =
+    "SET lock_timeout = '60s'; SET client_min_messages = error";
 
 /// Reads the snapshot, and marks where each piece begins: see [`LEAVE_PIECE`].
 pub(super) fn import(snapshot: &Snapshot) -> String {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use pgferry_engine::Fault;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,7 @@ use super::pace::Pace;
 use super::progress::TableCounters;
 use super::queue::{Piece, Work};
 use super::{CopyError, Shared, Snapshot, sql};
-use crate::node::Node;
+use crate::node::{LookError, Node};
 use crate::statements::{EPOCH_RAISED, Guard, guarded};
 use crate::wire::{Carried, Gate, Pump, PumpError, Purpose, Wire, WireError};
 
@@ -45,7 +46,7 @@ WHERE message_type = 'T' AND message ->> 'schema_name' = $1 AND message ->> 'tab
 /// Pieces that are entered as copied, of those asked for.
 const ENTERED: &str = "SELECT pg_catalog.count(*) FROM pgferry.copied AS c
 JOIN unnest($1::text[], $2::text[], $3::bigint[]) AS w (schema_name, table_name, first_block)
-USING (schema_name, table_name, first_block)";
+USING (schema_name, table_name, first_block) WHERE c.snapshot_lsn = $4::text::pg_lsn";
 
 const END_SESSIONS: &str = "SELECT pg_catalog.pg_terminate_backend(pid)
 FROM pg_catalog.pg_stat_activity WHERE application_name = $1 AND ($2::int IS NULL OR pid = $2)";
@@ -141,10 +142,12 @@ impl Worker {
                 && self.are_entered(pieces).await?
             {
                 (self.source, self.destination) = (None, None);
+                self.flush().await?;
                 for piece in pieces {
                     shared.counters[piece.table].add(0, 0, piece.bytes);
                     shared.counters[piece.table].piece_done();
                 }
+                self.count_built_within(pieces);
                 return Ok(());
             }
         }
@@ -186,6 +189,7 @@ impl Worker {
             self.build_within(piece.table).await?;
         }
         self.commit(snapshot, &came_to).await?;
+        self.count_built_within(pieces);
         for ((piece, rows, _), counted) in came_to.iter().zip(counted) {
             // What was counted on the way is messages and an estimate; now it is known.
             let [messages, _, read] = counted.get();
@@ -292,7 +296,8 @@ impl Worker {
         let tables: Vec<&str> = names().map(|name| name.name.as_str()).collect();
         let first: Vec<i64> =
             pieces.iter().map(|piece| i64::try_from(piece.range.first).unwrap_or(-1)).collect();
-        let row = client.query_one(ENTERED, &[&schemas, &tables, &first]).await;
+        let under = shared.plan.snapshot.as_ref().map(|snapshot| snapshot.lsn.to_string());
+        let row = client.query_one(ENTERED, &[&schemas, &tables, &first, &under]).await;
         let entered: i64 = row.map_err(|error| looking(error.into()))?.get(0);
         Ok(usize::try_from(entered) == Ok(pieces.len()))
     }
@@ -334,9 +339,33 @@ impl Worker {
                 index.create.iter().chain(&index.complete).map(String::as_str).collect();
             let built = self.query_destination(&statements.join("; ")).await;
             built.map_err(|error| failed_index(&shared, table, &index.name, error))?;
-            shared.counters[table].index_done();
         }
         Ok(())
+    }
+
+    fn count_built_within(&self, pieces: &[Piece]) {
+        let shared = &self.shared;
+        for piece in pieces.iter().filter(|piece| shared.queue.builds_with(piece)) {
+            let indexes = &shared.tables[piece.table].indexes;
+            for _ in indexes.iter().filter(|index| index.create.is_some()) {
+                shared.counters[piece.table].index_done();
+            }
+        }
+    }
+
+    /// A commit that waits for the disk, and so for every commit before it: those whose answer was
+    /// lost may not have waited.
+    async fn flush(&self) -> Result<(), CopyError> {
+        let shared = &self.shared;
+        let guard = Guard { epoch: shared.plan.epoch, revision: None };
+        let touch = "UPDATE pgferry.copied SET copied_at = copied_at";
+        shared.destination.mutate(guard, touch).await.map_err(|fault| match fault {
+            Fault::EpochRaised => CopyError::EpochRaised(shared.plan.epoch),
+            Fault::Failed(blocker) => {
+                let said = LookError::Said(blocker.message);
+                CopyError::on_destination("waiting for the disk", said.into())
+            }
+        })
     }
 
     async fn mutate(&mut self, body: &str, table: usize, index: usize) -> Result<(), CopyError> {

@@ -197,4 +197,4 @@ const FINGERPRINT: &str = "\
 const OUR_SETS: &str =
     "SELECT count(*) FROM pglogical.replication_set WHERE set_name = ANY ($1::text[]::name[])";
 
-const TO_ANALYZE: &str = "SELECT count(*) FROM pgferry.copied WHERE analyzed_at IS NULL";
+const TO_ANALYZE: &str = "SELECT count(DISTINCT (schema_name, table_name)) FROM pgferry.copied WHERE analyzed_at IS NULL";

@@ -19,7 +19,7 @@ excluded AS MATERIALIZED (
     JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = e.relname
 ),
 candidate AS (
-    SELECT c.oid, n.nspname, c.relname, c.relowner, c.relpersistence, c.relpages, c.reltuples,
+    SELECT c.oid, c.relfilenode, n.nspname, c.relname, c.relowner, c.relpersistence, c.relpages, c.reltuples,
            c.relrowsecurity, c.relforcerowsecurity, c.relreplident,
            CASE WHEN c.relispartition
                 THEN ARRAY(SELECT a.relid::oid
@@ -74,7 +74,8 @@ SELECT c.oid,
        c.relname::text AS table_name,
        pg_catalog.pg_get_userbyid(c.relowner)::text AS owner,
        c.relpersistence = 'u' AS unlogged,
-       pg_catalog.pg_relation_filenode(c.oid) AS relfilenode,
+       -- By the statement's snapshot; pg_relation_filenode() tells today's whatever is read.
+       c.relfilenode,
        CASE WHEN $4::boolean
             THEN coalesce(pg_catalog.pg_table_size(c.oid), 0)
             ELSE c.relpages::bigint * pg_catalog.current_setting('block_size')::bigint
