@@ -6,6 +6,7 @@
 //! there and listed, or not there at all; and the line's key keeps a piece from arriving twice.
 
 mod error;
+mod files;
 mod indexes;
 mod pace;
 mod progress;

@@ -7,12 +7,15 @@ use crate::SessionId;
 use crate::existing::{AsideKind, ExistingView, SetAside};
 use crate::finding::Finding;
 use crate::journal::{Entry, Event, Intent, Verb};
+use crate::lsn::Lsn;
 use crate::name::TableName;
 use crate::seen::Seen;
 use crate::side::{Kind, Side};
 use crate::steps::STEPS;
-use crate::world::NativeCopyView;
-use crate::world::{FenceView, MarkerView, NodeRecord, NodeState, SchemaView, SessionView};
+use crate::world::{
+    CopyView, FenceView, MarkerView, NativeCopyView, NodeRecord, NodeState, SchemaView,
+    SessionView, SlotView, SubscriptionView,
+};
 use uuid::Uuid;
 
 pub(super) fn policy() -> Policy {
@@ -322,6 +325,35 @@ fn what_the_build_of_indexes_has_restored_is_set_aside_no_more() {
     let seq = facts.next_seq;
     facts.fold(&Entry { seq, at: Timestamp::UNIX_EPOCH, epoch: 1, event }).unwrap();
     assert!(!facts.set_aside);
+}
+
+#[test]
+fn a_copy_that_ended_and_leaves_tables_out_is_told_and_not_repeated() {
+    let snapshot = Lsn(16);
+    let mut facts = at(Step::CopyRows);
+    let mut world = World { job: Seen::Absent, ..World::default() };
+    world.copy = Seen::Present(CopyView { held: Some(snapshot), tables: 2, ..CopyView::default() });
+    world.schema = Seen::Present(SchemaView::default());
+    world.forward.subscription = Seen::Present(SubscriptionView {
+        enabled: false,
+        initialized: true,
+        worker: false,
+        real_sets: true,
+        forwards_nothing: true,
+        slot: "pgl".to_owned(),
+    });
+    world.forward.slot =
+        Seen::Present(SlotView { active: false, confirmed_flush: Lsn(8), lost: false });
+    world.lag = Seen::Present(crate::lag::LagReport::default());
+    let copy = Decision::Act(Action::CopyRows { snapshot_lsn: snapshot });
+    assert_eq!(copying::copy_rows(&facts, &world), copy);
+    facts.intents.push(Intent::CopyRows { snapshot_lsn: snapshot });
+    assert_eq!(copying::copy_rows(&facts, &world), copy, "a daemon that came back goes on");
+    world.job = Seen::Present(JobView::Done("copying rows".to_owned()));
+    let Decision::Blocked(blockers) = copying::copy_rows(&facts, &world) else {
+        panic!("it would loop without a word")
+    };
+    assert_eq!(blockers[0].code, "copy_incomplete");
 }
 
 fn native_policy() -> Policy {
