@@ -49,8 +49,7 @@ pub async fn missing_post_data(
     scope: &SchemaScope,
 ) -> Result<Vec<String>, SchemaError> {
     let (on_source, on_destination) = both(source, destination, scope).await?;
-    let source_major = major(source, "source").await?;
-    let same_words = source_major == major(destination, "destination").await?;
+    let same_words = print_alike(source, destination).await?;
     Ok(missing(&on_source, &on_destination, same_words))
 }
 
@@ -85,8 +84,7 @@ pub(crate) async fn compare_post_data(
     scope: &SchemaScope,
 ) -> Result<PostData, SchemaError> {
     let (on_source, on_destination) = both(source, destination, scope).await?;
-    let source_major = major(source, "source").await?;
-    let same_words = source_major == major(destination, "destination").await?;
+    let same_words = print_alike(source, destination).await?;
     let differing = differing(&on_source, &on_destination, same_words)
         .map(|(name, object, text)| name.difference(object, text))
         .collect();
@@ -106,8 +104,7 @@ pub(crate) async fn missing_keys(
     scope: &SchemaScope,
 ) -> Result<Vec<String>, SchemaError> {
     let (on_source, on_destination) = both(source, destination, scope).await?;
-    let source_major = major(source, "source").await?;
-    let same_words = source_major == major(destination, "destination").await?;
+    let same_words = print_alike(source, destination).await?;
     let views = materialized_views(&on_source);
     Ok(differing(&on_source, &on_destination, same_words)
         .filter(|(name, _, _)| name.kind == "index" && !views.contains(&name.relation()))
@@ -210,6 +207,11 @@ async fn objects(client: &Client, scope: &SchemaScope) -> Result<Objects, tokio_
         objects.insert(name, object);
     }
     Ok(objects)
+}
+
+/// Whether both servers print a definition in the same words: those of one major version do.
+async fn print_alike(source: &Client, destination: &Client) -> Result<bool, SchemaError> {
+    Ok(major(source, "source").await? == major(destination, "destination").await?)
 }
 
 async fn major(client: &Client, side: &'static str) -> Result<i32, SchemaError> {
