@@ -37,7 +37,7 @@ impl FromRequestParts<App> for Target {
 
 /// The migration that the path names, when this daemon leads it.
 ///
-/// First among a POST's extractors: a daemon that is not leader says so to every POST, whatever
+/// First among what a POST is refused for: a daemon that is not leader says so to every POST, whatever
 /// else is wrong with it.
 pub(crate) struct Led(pub(crate) MigrationHandle);
 
@@ -86,6 +86,31 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Parameters<T> {
     }
 }
 
+/// A POST of a verb: who is asked, how, and for what.
+///
+/// The body is read before anything is refused. A server that answers while the body is still on its
+/// way must close the connection, and the client's next request on it is lost (seen).
+pub(crate) struct VerbRequest<T> {
+    pub(crate) handle: MigrationHandle,
+    pub(crate) parameters: T,
+    pub(crate) body: VerbBody,
+}
+
+impl<T: DeserializeOwned> FromRequest<App> for VerbRequest<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let whole = Request::from_parts(parts.clone(), body);
+        let bytes = Bytes::from_request(whole, app).await.map_err(ApiError::UnreadableBody);
+        let SameOrigin = SameOrigin::from_request_parts(&mut parts, app).await?;
+        let Led(handle) = Led::from_request_parts(&mut parts, app).await?;
+        let Parameters(parameters) = Parameters::from_request_parts(&mut parts, app).await?;
+        let body = VerbBody::parse(&bytes?)?;
+        Ok(VerbRequest { handle, parameters, body })
+    }
+}
+
 /// The body of a verb.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -93,18 +118,15 @@ pub(crate) struct VerbBody {
     pub(crate) open_passive: bool,
 }
 
-impl FromRequest<App> for VerbBody {
-    type Rejection = ApiError;
-
+impl VerbBody {
     /// The content type is not looked at: `curl -X POST` sends none, and `-d` a wrong one.
-    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
-        let bytes = Bytes::from_request(request, app).await.map_err(ApiError::UnreadableBody)?;
+    fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
         if bytes.trim_ascii().is_empty() {
             return Ok(VerbBody::default());
         }
         // An object, and nothing that serde would also take for one: `[true]` is no request.
         let object: serde_json::Map<String, serde_json::Value> =
-            serde_json::from_slice(&bytes).map_err(ApiError::InvalidBody)?;
+            serde_json::from_slice(bytes).map_err(ApiError::InvalidBody)?;
         serde_json::from_value(object.into()).map_err(ApiError::InvalidBody)
     }
 }

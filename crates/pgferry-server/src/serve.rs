@@ -37,6 +37,7 @@ mod tests {
 
     use super::*;
     use crate::fixture::Fixture;
+    use crate::handle::NotReady;
 
     #[tokio::test]
     async fn answers_on_a_socket_and_returns_when_told() {
@@ -51,6 +52,33 @@ mod tests {
         stream.read_exact(&mut start).await.unwrap();
         // The fixture's loop is this test's own variable, and it has been dropped.
         assert_eq!(&start, b"HTTP/1.1 503");
+
+        shutdown.cancel();
+        serving.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_refused_post_leaves_the_connection_for_the_next_one() {
+        let fixture = Fixture::new();
+        fixture.change(|state| {
+            state.readiness = vec![NotReady::new(NotReady::NOT_LEADER, "another daemon leads")];
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let serving = tokio::spawn(serve(listener, fixture.app(), shutdown.clone()));
+
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        for _ in 0..2 {
+            let head = b"POST /v1/migrations/orders/start HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n";
+            stream.write_all(head).await.unwrap();
+            let early = tokio::time::timeout(Duration::from_millis(50), stream.readable()).await;
+            assert!(early.is_err(), "answered before the body was there");
+            stream.write_all(b"{}").await.unwrap();
+            let mut answer = vec![0; 4096];
+            let length = stream.read(&mut answer).await.unwrap();
+            assert!(answer[..length].starts_with(b"HTTP/1.1 503"));
+        }
 
         shutdown.cancel();
         serving.await.unwrap().unwrap();

@@ -37,12 +37,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/migrations/{name}/operations/{id}", get(operations::show));
     for &verb in Verb::ALL {
         let path = format!("/v1/migrations/{{name}}/{verb}");
-        router = router.route(
-            &path,
-            post(move |origin, led, parameters, body| {
-                verbs::ask(verb, origin, led, parameters, body)
-            }),
-        );
+        router = router.route(&path, post(move |request| verbs::ask(verb, request)));
     }
     router
         .fallback(async || ApiError::RouteNotFound)

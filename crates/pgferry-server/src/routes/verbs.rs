@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 
-use crate::extract::{Led, Parameters, SameOrigin, VerbBody};
+use crate::extract::VerbRequest;
 use crate::handle::{Accepted, Command, MigrationHandle};
 use crate::problem::ApiError;
 
@@ -24,10 +24,7 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 /// Asks the loop for `verb` and answers 202 with the operation, or 200 with a dry run's verdict.
 pub(super) async fn ask(
     verb: Verb,
-    _origin: SameOrigin,
-    Led(handle): Led,
-    Parameters(flags): Parameters<Flags>,
-    body: VerbBody,
+    VerbRequest { handle, parameters: flags, body }: VerbRequest<Flags>,
 ) -> Result<Response, ApiError> {
     if verb == Verb::Verify {
         return Err(ApiError::VerifyNotBuilt);
