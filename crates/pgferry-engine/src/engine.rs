@@ -247,6 +247,7 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
 
     async fn conclude(&mut self, evidence: Evidence) -> Result<Turn, LeadershipLost> {
         let Some(step) = self.facts.step() else { return Ok(Turn::AtRest) };
+        failpoint::reach(self.place("seen_done", "seen_undone"), Some(step)).await;
         self.condition = None;
         if self.facts.switchover().is_some_and(|switchover| switchover.unwinding.is_some()) {
             self.note(self.facts.epoch, Event::Undone { step: step.min(Step::FenceActive) })?;
@@ -294,7 +295,7 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
             self.note(self.facts.epoch, Event::Intended { step, intent })?;
         }
         self.flush().await?;
-        failpoint::reach("before_effect", Some(step));
+        failpoint::reach(self.place("before_effect", "before_undo"), Some(step)).await;
         let began = Timestamp::now();
         let result = self.cluster.apply(action, &self.facts).await;
         match action {
@@ -303,7 +304,7 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
             Action::Open { .. } => self.effect_at = Some(Timestamp::now()),
             _ => {}
         }
-        failpoint::reach("after_effect", Some(step));
+        failpoint::reach(self.place("after_effect", "after_undo"), Some(step)).await;
         match result {
             Ok(()) => {
                 if *action == Action::DropJournal {
@@ -323,6 +324,12 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
                 Ok(Turn::Waiting)
             }
         }
+    }
+
+    /// The name of a failpoint's place, by whether the step goes forward or is taken back.
+    fn place(&self, forward: &'static str, back: &'static str) -> &'static str {
+        let back_now = self.facts.switchover().is_some_and(|s| s.unwinding.is_some());
+        if back_now { back } else { forward }
     }
 
     fn can_be_taken_back(&self) -> bool {
@@ -356,6 +363,7 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
         if !self.unwritten.is_empty() {
             // The last act has removed the journal; what remains is told from memory.
             if !self.journal_dropped {
+                failpoint::reach("before_append", self.facts.step()).await;
                 self.journal.append(&self.unwritten).await?;
             }
             self.entries.append(&mut self.unwritten);
