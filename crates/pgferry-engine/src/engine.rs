@@ -184,29 +184,32 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
         let due = self.kept_at.is_none_or(|at| self.world.now.duration_since(at) >= UPKEEP);
         // A side that somebody can write to is never left for later.
         let urgent = |action: &Action| matches!(action, Action::Fence { .. });
-        let upkeep = pgferry_plan::decide::upkeep(&self.facts, &self.world)
-            .filter(|action| due || urgent(action));
-        let Some(action) = upkeep else { return Ok(()) };
-        self.kept_at = Some(self.world.now);
-        match &action {
-            Action::SetSequences { values, .. } => {
-                tracing::debug!(
-                    sequences = values.len(),
-                    "keeping the passive side's sequences up"
-                );
+        let mut upkeep = pgferry_plan::decide::upkeep(&self.facts, &self.world);
+        upkeep.retain(|action| due || urgent(action));
+        for action in upkeep {
+            self.kept_at = Some(self.world.now);
+            match &action {
+                Action::SetSequences { values, .. } => {
+                    tracing::debug!(
+                        sequences = values.len(),
+                        "keeping the passive side's sequences up"
+                    );
+                }
+                other => tracing::warn!(action = ?other, "upkeep"),
             }
-            other => tracing::warn!(action = ?other, "upkeep"),
+            match self.cluster.apply(&action, &self.facts).await {
+                Ok(()) => {}
+                Err(Fault::EpochRaised) => {
+                    return Err(LeadershipLost(
+                        "another daemon has raised the epoch on a node".to_owned(),
+                    ));
+                }
+                Err(Fault::Failed(blocker)) => {
+                    tracing::warn!(message = blocker.message, "upkeep failed");
+                }
+            }
         }
-        match self.cluster.apply(&action, &self.facts).await {
-            Ok(()) => Ok(()),
-            Err(Fault::EpochRaised) => {
-                Err(LeadershipLost("another daemon has raised the epoch on a node".to_owned()))
-            }
-            Err(Fault::Failed(blocker)) => {
-                tracing::warn!(message = blocker.message, "upkeep failed");
-                Ok(())
-            }
-        }
+        Ok(())
     }
 
     /// Accepts a person's request, after a fresh look, or refuses it with every reason.

@@ -10,9 +10,10 @@ use deadpool_postgres::Object;
 use jiff::Timestamp;
 use pgferry_config::{MigrationConfig, NodeConfig, Secret};
 use pgferry_engine::{Cluster, Fault};
+use pgferry_plan::decide::stall_left;
 use pgferry_plan::preflight::{self, PreflightPolicy, Progress};
 use pgferry_plan::scope::{ScopeRules, SetNames};
-use pgferry_plan::world::NodeState;
+use pgferry_plan::world::{NodeRecord, NodeState};
 use pgferry_plan::{
     Action, Blocker, Course, Facts, Finding, LagReport, RoleName, Seen, Side, Step, World,
 };
@@ -22,6 +23,7 @@ use crate::connect::ConnectError;
 use crate::copy::CopyProgress;
 use crate::jobs::Jobs;
 use crate::node::{LookError, Node};
+use crate::observe::NODE_LOOK_TIME;
 use crate::observe::fence::StartupWatch;
 use crate::observe::tables::Undrifted;
 use crate::preflight::observe;
@@ -133,18 +135,82 @@ impl PgCluster {
     /// # Errors
     /// In words, when the side was not opened.
     pub async fn open_without_journal(&self, side: Side, epoch: i64) -> Result<(), String> {
-        let record = crate::observe::node::record(self.node(side))
-            .await
-            .map_err(|error| error.to_string())?
-            .ok_or_else(|| "it has no record".to_owned())?;
-        match record.state {
-            NodeState::Open => Ok(()),
-            NodeState::Yielded => Err("it has yielded".to_owned()),
-            NodeState::Fenced => {
-                let guard = Guard { epoch, revision: Some(record.revision) };
-                self.open(side, guard).await.map_err(|fault| fault.to_string())
+        self.open_as_recorded(side, |record| match record.state {
+            NodeState::Open => Ok(None),
+            NodeState::Yielded => Err("it has yielded"),
+            NodeState::Fenced => Ok(Some(Guard { epoch, revision: Some(record.revision) })),
+        })
+        .await
+    }
+
+    /// Opens the side that writes move to, when this leadership has seen the other one yielded and
+    /// the journal cannot be written any more. Whoever leads next raises this side's epoch before
+    /// it does anything, and then this is refused.
+    ///
+    /// # Errors
+    /// In words, when the side was not opened.
+    pub async fn open_behind_line(&self, side: Side, epoch: i64) -> Result<(), String> {
+        self.open_as_recorded(side, |record| match record.state {
+            NodeState::Open => Ok(None),
+            NodeState::Fenced | NodeState::Yielded => {
+                Ok(Some(Guard { epoch, revision: Some(record.revision) }))
+            }
+        })
+        .await
+    }
+
+    /// Opens a side that was left fenced, when nobody can be asked who leads. Under the epoch that
+    /// the record carries: whoever leads is not kept out, but its yield finds another revision.
+    ///
+    /// # Errors
+    /// In words, when the side was not opened.
+    pub async fn open_left_fenced(&self, side: Side, revision: i64) -> Result<(), String> {
+        self.open_as_recorded(side, |record| match record.state {
+            NodeState::Fenced if record.revision == revision => {
+                Ok(Some(Guard { epoch: record.epoch, revision: Some(revision) }))
+            }
+            NodeState::Open | NodeState::Fenced | NodeState::Yielded => Ok(None),
+        })
+        .await
+    }
+
+    async fn open_as_recorded(
+        &self,
+        side: Side,
+        guard: impl Fn(&NodeRecord) -> Result<Option<Guard>, &'static str>,
+    ) -> Result<(), String> {
+        let opening = async {
+            let record = crate::observe::node::record(self.node(side))
+                .await
+                .map_err(|error| error.to_string())?
+                .ok_or_else(|| "it has no record".to_owned())?;
+            match guard(&record)? {
+                None => Ok(()),
+                Some(guard) => self.open(side, guard).await.map_err(|fault| fault.to_string()),
+            }
+        };
+        match tokio::time::timeout(ACTION_TIME_IN_STALL, opening).await {
+            Ok(result) => result,
+            Err(_) => {
+                self.node(side).forget_connections();
+                Err("it does not answer".to_owned())
             }
         }
+    }
+
+    /// Both records, each within its own time; what a daemon without a journal can know.
+    pub async fn records(&self) -> [Seen<NodeRecord>; 2] {
+        let look = async |side| {
+            let look = crate::observe::node::record(self.node(side));
+            match tokio::time::timeout(NODE_LOOK_TIME, look).await {
+                Ok(record) => Seen::from_look(record),
+                Err(_) => {
+                    self.node(side).forget_connections();
+                    Seen::Unknown("it does not answer".to_owned())
+                }
+            }
+        };
+        tokio::join!(look(Side::Source), look(Side::Destination)).into()
     }
 }
 
@@ -172,6 +238,23 @@ impl Inner {
     /// Ends the background job. The snapshot of a copy stays, for whoever leads next.
     pub async fn shut_down(&self) {
         self.jobs.stop().await;
+    }
+
+    /// After a deadline that ran out, and when the lead is lost: what comes next goes over fresh
+    /// connections.
+    pub fn forget_connections(&self) {
+        for node in &self.nodes {
+            node.forget_connections();
+        }
+    }
+
+    /// While writes are held before the line nothing is waited for longer than they may be.
+    fn within_budget(&self, facts: &Facts, limit: Duration) -> Duration {
+        let budget = self.config.cutover.stall_budget;
+        match stall_left(facts, Timestamp::now(), budget) {
+            Some(left) => limit.min(left.max(LAST_WAIT)),
+            None => limit,
+        }
     }
 
     pub(crate) fn watch(&self, side: Side) -> &StartupWatch {
@@ -227,29 +310,41 @@ const LOOK_TIME_IN_STALL: Duration = Duration::from_secs(2);
 const LOOK_TIME_AT_PEERS: Duration = Duration::from_secs(200);
 const ACTION_TIME: Duration = Duration::from_secs(120);
 const ACTION_TIME_IN_STALL: Duration = Duration::from_secs(3);
+/// What is left to wait for when the stall budget is used up: the next look takes it back.
+const LAST_WAIT: Duration = Duration::from_millis(5);
 
 impl Cluster for PgCluster {
     async fn observe(&self, facts: &Facts) -> World {
         let limit = match facts.step() {
             Some(Step::CheckPeers) => LOOK_TIME_AT_PEERS,
-            Some(_) if holds_writes(facts) => LOOK_TIME_IN_STALL,
+            Some(_) if holds_writes(facts) => self.within_budget(facts, LOOK_TIME_IN_STALL),
             Some(_) | None => LOOK_TIME,
         };
         match tokio::time::timeout(limit, Box::pin(self.look(facts))).await {
             Ok(world) => world,
-            Err(_) => World { now: Timestamp::now(), ..World::default() },
+            Err(_) => {
+                self.forget_connections();
+                World { now: Timestamp::now(), ..World::default() }
+            }
         }
     }
 
     async fn apply(&self, action: &Action, facts: &Facts) -> Result<(), Fault> {
-        let limit = if holds_writes(facts) { ACTION_TIME_IN_STALL } else { ACTION_TIME };
+        let limit = if holds_writes(facts) {
+            self.within_budget(facts, ACTION_TIME_IN_STALL)
+        } else {
+            ACTION_TIME
+        };
         match tokio::time::timeout(limit, Box::pin(self.carry_out(action, facts))).await {
             Ok(result) => result,
-            Err(_) => Err(Fault::Failed(Blocker::new(
-                "no_answer",
-                format!("no answer within {} s", limit.as_secs()),
-                "it looks again: what was done is seen, what was not is done again",
-            ))),
+            Err(_) => {
+                self.forget_connections();
+                Err(Fault::Failed(Blocker::new(
+                    "no_answer",
+                    format!("no answer within {} ms", limit.as_millis()),
+                    "it looks again: what was done is seen, what was not is done again",
+                )))
+            }
         }
     }
 }

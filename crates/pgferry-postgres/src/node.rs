@@ -24,6 +24,10 @@ const POOL_SIZE: usize = 6;
 /// A look that takes longer is a look that failed; a mutation has its own lock_timeout.
 const WAIT: Duration = Duration::from_secs(15);
 
+/// Raising the epoch waits for what is in flight, whose session is ended first. It is tried again,
+/// and meanwhile somebody may have a fence to open on the other side.
+const RAISING: Duration = Duration::from_secs(4);
+
 /// A server, under the name of its side.
 #[derive(Clone)]
 pub struct Node {
@@ -108,8 +112,16 @@ impl Node {
         if *expected != id {
             *expected = id;
             drop(expected);
-            self.pool.retain(|_, _| false);
+            self.forget_connections();
         }
+    }
+
+    /// Throws away the connections that nobody uses at the moment.
+    ///
+    /// For whoever gave up waiting: the connection went back with its statement still under way,
+    /// would be the next one taken, and everything sent on it would wait behind that statement.
+    pub fn forget_connections(&self) {
+        self.pool.retain(|_, _| false);
     }
 
     /// A connection to look or act with.
@@ -127,8 +139,8 @@ impl Node {
     /// When the node was not seen to carry the new epoch.
     pub async fn raise_epoch(&self, epoch: i64) -> Result<(), LookError> {
         self.epoch.store(epoch, Ordering::Relaxed);
-        self.pool.retain(|_, _| false);
-        tokio::time::timeout(WAIT, self.raise_epoch_by(epoch))
+        self.forget_connections();
+        tokio::time::timeout(RAISING, self.raise_epoch_by(epoch))
             .await
             .map_err(|_| LookError::Connect(ConnectError::timeout(&self.connector)))?
     }

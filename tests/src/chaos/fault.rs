@@ -172,6 +172,7 @@ impl World {
                 self.stand_by();
                 let frozen = Instant::now();
                 self.first.freeze();
+                self.frozen = true;
                 self.let_go();
                 self.wait_for_lead_of_second();
                 self.took_over.push(("freeze", frozen.elapsed()));
@@ -179,6 +180,7 @@ impl World {
                 let ended = self.wait_for_end(order);
                 thread::sleep(lasting.saturating_sub(frozen.elapsed()));
                 self.first.thaw();
+                self.frozen = false;
                 return (frozen, Some(ended));
             }
             Fault::Restart(side) => {

@@ -134,12 +134,15 @@ impl World {
 
     /// The daemon that leads, with what it says.
     pub(super) fn leader(&self) -> Option<(&Daemon, Value)> {
-        [&self.first, &self.second].into_iter().filter(|daemon| daemon.pid().is_some()).find_map(
-            |daemon| {
-                let answer = daemon.try_get(&format!("/v1/migrations/{MIGRATION}")).ok()?;
-                (answer.body["leader"] == true).then_some((daemon, answer.body))
-            },
-        )
+        // One that is frozen would be waited for.
+        let first = (!self.frozen).then_some(&self.first);
+        let running = first.into_iter().chain([&self.second]).filter(|d| d.pid().is_some());
+        let leading = running.filter_map(|daemon| {
+            let answer = daemon.try_get(&format!("/v1/migrations/{MIGRATION}")).ok()?;
+            (answer.body["leader"] == true).then_some((daemon, answer.body))
+        });
+        // One that was frozen until now has not heard yet that it leads no more.
+        leading.max_by_key(|(_, migration)| migration["epoch"].as_i64())
     }
 }
 

@@ -63,7 +63,7 @@ impl Schedule {
         let case = Case { kind, ..*dice.one_of(cases) };
         // From a blink to more than the lease and the stall budget.
         let lasting = Duration::from_millis(50 + dice.roll() % 9_000);
-        let dies_again = (dice.roll() % 2 == 0).then(|| *dice.one_of(&AGAIN));
+        let dies_again = dice.roll().is_multiple_of(2).then(|| *dice.one_of(&AGAIN));
         Self { case, lasting, dies_again }
     }
 }

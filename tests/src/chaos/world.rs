@@ -64,6 +64,7 @@ pub struct World {
     pub took_over: Vec<(&'static str, Duration)>,
     /// Where the first daemon dies once more when it is let go.
     pub(super) dies_again: Option<&'static str>,
+    pub(super) frozen: bool,
     to: [Proxy; 2],
     between: [Proxy; 2],
     journal: Option<(Proxy, Cluster)>,
@@ -107,8 +108,19 @@ impl World {
         let ledger = Ledger::start(&pair, options.clients);
         first.bring_to_ready();
         let made = Side::BOTH.map(|side| leftovers::inventory(pair.cluster(side)));
-        let (took_over, dies_again) = (Vec::new(), None);
-        Self { ledger, first, second, took_over, dies_again, to, between, journal, pair, made }
+        Self {
+            ledger,
+            first,
+            second,
+            took_over: Vec::new(),
+            dies_again: None,
+            frozen: false,
+            to,
+            between,
+            journal,
+            pair,
+            made,
+        }
     }
 
     /// Tries a schedule, from wherever the writes are.

@@ -48,7 +48,7 @@ fn main() -> ExitCode {
         }
     });
     let mut lines = tried.lines.into_inner().unwrap_or_else(PoisonError::into_inner);
-    lines.sort_by(|a, b| a.0.cmp(&b.0));
+    lines.sort_by_key(|(number, _)| *number);
     let lines: Vec<Line> = lines.into_iter().map(|(_, line)| line).collect();
     print!("{}", report::table(&lines));
     print!("{}", report::take_overs(&lock(&tried.took_over)));
