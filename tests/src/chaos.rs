@@ -12,6 +12,6 @@ mod world;
 
 pub use case::{Case, Place, SWITCHOVER};
 pub use fault::{Fault, Reach};
-pub use order::{Outcome, SOON_AFTER};
+pub use order::{Ordered, Outcome, SOON_AFTER};
 pub use random::{Dice, Schedule};
 pub use world::{JournalIn, World, WorldOptions};

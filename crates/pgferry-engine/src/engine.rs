@@ -3,7 +3,10 @@
 //! Never sleeps, never reads configuration, never concludes from the result of an action. An
 //! engine whose journal failed is thrown away; the next one begins with a take-over and a load.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
+use pgferry_plan::decide::stall_left;
 use pgferry_plan::journal::{Entry, Event, Evidence, OperationState, Verb};
 use pgferry_plan::request::{succeeded, taken_back};
 use pgferry_plan::{
@@ -16,6 +19,11 @@ use crate::ports::{Cluster, Condition, ConditionKind, Fault, Journal, Leadership
 
 /// Between two acts of upkeep; pglogical itself waits five seconds before it restarts a worker.
 const UPKEEP: SignedDuration = SignedDuration::from_secs(6);
+
+/// A journal that is well answers within this; one that is far away does so too.
+const LEAST_FOR_APPEND: Duration = Duration::from_millis(50);
+/// Behind the line, where there is no budget and the other side is still closed.
+const LONGEST_FOR_APPEND: Duration = Duration::from_secs(2);
 
 /// What a turn came to, and so when the next one is due.
 #[derive(Clone, Debug, PartialEq)]
@@ -367,11 +375,28 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
             // The last act has removed the journal; what remains is told from memory.
             if !self.journal_dropped {
                 failpoint::reach("before_append", self.facts.step()).await;
-                self.journal.append(&self.unwritten).await?;
+                self.append().await?;
             }
             self.entries.append(&mut self.unwritten);
         }
         Ok(())
+    }
+
+    /// While writes are held, a journal that does not answer is not waited for longer than they may
+    /// be: whoever has lost it opens the side that is to be open without it.
+    async fn append(&mut self) -> Result<(), LeadershipLost> {
+        let left = stall_left(&self.facts, Timestamp::now(), self.policy.stall_budget);
+        let append = self.journal.append(&self.unwritten);
+        let behind_line = self.facts.step() == Some(Step::OpenOther);
+        let Some(left) = left.or(behind_line.then_some(LONGEST_FOR_APPEND)) else {
+            return append.await;
+        };
+        match tokio::time::timeout(left.max(LEAST_FOR_APPEND), append).await {
+            Ok(result) => result,
+            Err(_) => {
+                Err(LeadershipLost("the journal did not answer while writes are held".into()))
+            }
+        }
     }
 
     fn say_paused(&mut self) {

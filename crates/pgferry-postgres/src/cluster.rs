@@ -143,6 +143,14 @@ impl PgCluster {
         .await
     }
 
+    /// Whether a side has yielded under this very leadership, and no newer one has been there.
+    pub async fn has_yielded(&self, side: Side, epoch: i64) -> bool {
+        self.record_in_time(side)
+            .await
+            .present()
+            .is_some_and(|record| record.state == NodeState::Yielded && record.epoch == epoch)
+    }
+
     /// Opens the side that writes move to, when this leadership has seen the other one yielded and
     /// the journal cannot be written any more. Whoever leads next raises this side's epoch before
     /// it does anything, and then this is refused.
@@ -200,17 +208,19 @@ impl PgCluster {
 
     /// Both records, each within its own time; what a daemon without a journal can know.
     pub async fn records(&self) -> [Seen<NodeRecord>; 2] {
-        let look = async |side| {
-            let look = crate::observe::node::record(self.node(side));
-            match tokio::time::timeout(NODE_LOOK_TIME, look).await {
-                Ok(record) => Seen::from_look(record),
-                Err(_) => {
-                    self.node(side).forget_connections();
-                    Seen::Unknown("it does not answer".to_owned())
-                }
+        tokio::join!(self.record_in_time(Side::Source), self.record_in_time(Side::Destination))
+            .into()
+    }
+
+    async fn record_in_time(&self, side: Side) -> Seen<NodeRecord> {
+        let look = crate::observe::node::record(self.node(side));
+        match tokio::time::timeout(NODE_LOOK_TIME, look).await {
+            Ok(record) => Seen::from_look(record),
+            Err(_) => {
+                self.node(side).forget_connections();
+                Seen::Unknown("it does not answer".to_owned())
             }
-        };
-        tokio::join!(look(Side::Source), look(Side::Destination)).into()
+        }
     }
 }
 
@@ -252,7 +262,7 @@ impl Inner {
     fn within_budget(&self, facts: &Facts, limit: Duration) -> Duration {
         let budget = self.config.cutover.stall_budget;
         match stall_left(facts, Timestamp::now(), budget) {
-            Some(left) => limit.min(left.max(LAST_WAIT)),
+            Some(left) => limit.min(left + BEYOND_BUDGET),
             None => limit,
         }
     }
@@ -305,13 +315,14 @@ fn replication_conninfo(login: &pgferry_config::Login) -> Secret {
 /// A server that hangs must not hang the loop: what is not seen in time is not seen. While writes
 /// are held it is given less, so that the stall budget can be kept.
 const LOOK_TIME: Duration = Duration::from_secs(20);
-const LOOK_TIME_IN_STALL: Duration = Duration::from_secs(2);
+const LOOK_TIME_IN_STALL: Duration = Duration::from_secs(7);
 /// pglogical itself waits 30 seconds for each of its connections; two directions, three each.
 const LOOK_TIME_AT_PEERS: Duration = Duration::from_secs(200);
 const ACTION_TIME: Duration = Duration::from_secs(120);
 const ACTION_TIME_IN_STALL: Duration = Duration::from_secs(3);
-/// What is left to wait for when the stall budget is used up: the next look takes it back.
-const LAST_WAIT: Duration = Duration::from_millis(5);
+/// What is under way when the stall budget is used up is not given up for a few milliseconds: the
+/// connections would be thrown away, and opening the side again would begin with new ones.
+const BEYOND_BUDGET: Duration = Duration::from_millis(50);
 
 impl Cluster for PgCluster {
     async fn observe(&self, facts: &Facts) -> World {

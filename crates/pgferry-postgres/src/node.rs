@@ -3,7 +3,7 @@
 //! Every new connection is checked: a host name may have come to mean the other server. Nothing
 //! is mutated here without the guard of [`crate::statements`].
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +38,8 @@ pub struct Node {
     expected: Arc<Mutex<Option<Uuid>>>,
     epoch: Arc<AtomicI64>,
     migration: MigrationName,
+    /// Looks given up since the last one that was answered.
+    unanswered: Arc<AtomicU32>,
 }
 
 impl Node {
@@ -83,6 +85,7 @@ impl Node {
             expected,
             epoch,
             migration: migration.clone(),
+            unanswered: Arc::default(),
         })
     }
 
@@ -122,6 +125,23 @@ impl Node {
     /// would be the next one taken, and everything sent on it would wait behind that statement.
     pub fn forget_connections(&self) {
         self.pool.retain(|_, _| false);
+    }
+
+    /// How many times its usual time the next look is given. A server that is only slow needs longer
+    /// for a fresh connection than for one that has every statement prepared.
+    pub(crate) fn patience(&self) -> u32 {
+        1 << self.unanswered.load(Ordering::Relaxed).min(2)
+    }
+
+    /// A look was answered in time.
+    pub(crate) fn answered(&self) {
+        self.unanswered.store(0, Ordering::Relaxed);
+    }
+
+    /// A look was given up: the next one goes over a fresh connection, and has more time.
+    pub(crate) fn gave_up(&self) {
+        self.forget_connections();
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A connection to look or act with.

@@ -235,10 +235,15 @@ impl PgCluster {
     }
 
     async fn node_view_within(&self, limit: Duration, side: Side, wants: Wants) -> NodeView {
-        match tokio::time::timeout(limit, Box::pin(self.node_view(side, wants))).await {
-            Ok(view) => view,
+        let node = self.node(side);
+        let look = Box::pin(self.node_view(side, wants));
+        match tokio::time::timeout(limit * node.patience(), look).await {
+            Ok(view) => {
+                node.answered();
+                view
+            }
             Err(_) => {
-                self.node(side).forget_connections();
+                node.gave_up();
                 NodeView::default()
             }
         }

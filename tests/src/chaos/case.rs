@@ -24,6 +24,8 @@ pub const SWITCHOVER: [(Step, bool); 10] = [
 /// Where in a step the fault strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
+    /// Its intent, and with it the step before it, is about to be written.
+    Append,
     /// Its intent is in the journal, and its action not yet sent.
     Before,
     /// Its action was answered.
@@ -47,12 +49,13 @@ pub struct Case {
 
 impl Place {
     /// Every place.
-    pub const ALL: [Place; 3] = [Place::Before, Place::After, Place::Done];
+    pub const ALL: [Place; 4] = [Place::Append, Place::Before, Place::After, Place::Done];
 
     /// Its word on the command line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Place::Append => "append",
             Place::Before => "before",
             Place::After => "after",
             Place::Done => "done",
@@ -61,6 +64,7 @@ impl Place {
 
     fn failpoint(self) -> &'static str {
         match self {
+            Place::Append => "before_append",
             Place::Before => "before_effect",
             Place::After => "after_effect",
             Place::Done => "seen_done",
@@ -85,7 +89,8 @@ impl Case {
                 for fault in Fault::ALL {
                     let places: &[Place] = match (acts, fault) {
                         (false, _) => &[Place::Done],
-                        (true, Fault::Kill) => &[Place::Before, Place::After],
+                        (true, Fault::Kill) => &[Place::Append, Place::Before, Place::After],
+                        (true, Fault::FreezeTakenOver) => &[Place::Append, Place::Before],
                         (true, _) => &[Place::Before],
                     };
                     cases.extend(places.iter().map(|&place| Case { kind, step, place, fault }));

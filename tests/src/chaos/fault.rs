@@ -42,6 +42,8 @@ pub enum Fault {
     FreezeTakenOver,
     /// It is killed, and a second daemon takes over.
     KillTakenOver,
+    /// Its network swallows everything, and a second daemon, whose network does not, takes over.
+    CutTakenOver,
     /// A server stops as in a crash, and starts again.
     Restart(Side),
     /// A network swallows everything.
@@ -65,11 +67,12 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Fault; 25] = [
+    pub const ALL: [Fault; 26] = [
         Fault::Kill,
         Fault::KillTakenOver,
         Fault::Freeze,
         Fault::FreezeTakenOver,
+        Fault::CutTakenOver,
         Fault::Restart(Side::Source),
         Fault::Restart(Side::Destination),
         Fault::Cut(Reach::Servers),
@@ -101,6 +104,7 @@ impl Fault {
             Fault::KillTakenOver => "kill-taken-over",
             Fault::Freeze => "freeze",
             Fault::FreezeTakenOver => "freeze-taken-over",
+            Fault::CutTakenOver => "cut-taken-over",
             Fault::Restart(Side::Source) => "restart-source",
             Fault::Restart(Side::Destination) => "restart-destination",
             Fault::Cut(Reach::Servers) => "cut-servers",
@@ -183,6 +187,20 @@ impl World {
                 self.frozen = false;
                 return (frozen, Some(ended));
             }
+            Fault::CutTakenOver => {
+                self.stand_by();
+                let cut = Instant::now();
+                for reach in [Reach::Both, Reach::Journal] {
+                    self.set_wires(reach, Wire::Silent);
+                }
+                self.let_go();
+                self.wait_for_lead_of_second();
+                self.took_over.push(("cut", cut.elapsed()));
+                let ended = self.wait_for_end(order);
+                thread::sleep(lasting.saturating_sub(cut.elapsed()));
+                self.heal();
+                return (cut, Some(ended));
+            }
             Fault::Restart(side) => {
                 self.pair.cluster_mut(side).stop(Shutdown::Immediate);
                 self.let_go();
@@ -245,7 +263,7 @@ impl World {
     }
 
     /// Lets the first daemon go on from the point; to its next death, when there is to be one.
-    fn let_go(&self) {
+    pub fn let_go(&self) {
         match &self.dies_again {
             Some(point) => self.first.failpoint().arm(point, AtFailpoint::Die),
             None => self.first.failpoint().release(),

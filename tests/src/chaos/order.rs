@@ -20,8 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// An order that was given.
 #[derive(Clone, Debug)]
-pub(super) struct Ordered {
+pub struct Ordered {
     pub(super) kind: Kind,
+    pub(super) given_at: Instant,
     /// The last switchover before it.
     before: Value,
 }
@@ -82,7 +83,8 @@ impl fmt::Display for Outcome {
 
 impl World {
     /// Orders a switchover of the first daemon; tried again while the verdict is not yet to go.
-    pub(super) fn order(&mut self, kind: Kind) -> Ordered {
+    pub fn order(&mut self, kind: Kind) -> Ordered {
+        let given_at = Instant::now();
         let before = self.first.migration()["last_switchover"]["id"].clone();
         let path = format!("/v1/migrations/{MIGRATION}/{}", kind.as_str());
         eventually("the order to be taken", PATIENCE, || {
@@ -93,14 +95,14 @@ impl World {
                 Ok(answer) => Err(answer.body.to_string()),
             }
         });
-        Ordered { kind, before }
+        Ordered { kind, given_at, before }
     }
 
     /// Waits until a daemon that leads says that the switchover has ended, one side is open and
     /// the clients write there.
     ///
     /// The first daemon is started again when it died where it was to, as a supervisor would.
-    pub(super) fn wait_for_end(&mut self, order: &Ordered) -> Instant {
+    pub fn wait_for_end(&mut self, order: &Ordered) -> Instant {
         eventually("the switchover to end", PATIENCE, || {
             if let Some(status) = self.first.has_ended() {
                 assert!(self.dies_again.is_some(), "the daemon ended by itself: {status}");

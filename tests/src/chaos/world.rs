@@ -40,6 +40,10 @@ pub struct WorldOptions {
     pub journal: JournalIn,
     /// Clients that write.
     pub clients: LedgerOptions,
+    /// For how long writes may be held.
+    pub stall_budget: &'static str,
+    /// For how long a transaction may go on behind the fence.
+    pub grace: &'static str,
 }
 
 impl Default for WorldOptions {
@@ -48,6 +52,8 @@ impl Default for WorldOptions {
             journal: JournalIn::Destination,
             // Enough that a sequence moves between its warming and the fence.
             clients: LedgerOptions { writers: 4, pause: Duration::from_millis(10) },
+            stall_budget: "5s",
+            grace: "200ms",
         }
     }
 }
@@ -55,7 +61,8 @@ impl Default for WorldOptions {
 /// Everything that runs, in the order in which it must end: clients, daemons, wires, servers.
 #[derive(Debug)]
 pub struct World {
-    pub(super) ledger: Ledger,
+    /// The clients.
+    pub ledger: Ledger,
     /// The daemon that orders are given to.
     pub first: Daemon,
     /// The one that takes over; it runs only while a case needs it.
@@ -89,22 +96,31 @@ impl World {
             (Proxy::to(third.port()), third)
         });
         let dsn = |port| format!("host=127.0.0.1 port={port} dbname={DATABASE} user=pgferry");
-        let mut config = ConfigFile::for_pair(&pair)
+        // The second daemon has ways of its own, which nobody cuts.
+        let mut direct = ConfigFile::for_pair(&pair)
             .insert_only(&["bank.ledger_keyless"])
             // So little that something is left to set within the stall.
-            .with(&migration("sequences.headroom"), 1);
+            .with(&migration("sequences.headroom"), 1)
+            .with(&migration("cutover.stall_budget"), options.stall_budget)
+            .with(&migration("cutover.grace"), options.grace);
         for side in Side::BOTH {
             let own = |key: &str| migration(&format!("{side}.{key}"));
-            config.set(&own("dsn"), dsn(to[side as usize].port()));
-            config.set(&own("peer_dsn"), dsn(between[side as usize].port()));
-            config.set(&own("self_dsn"), dsn(pair.cluster(side).port()));
+            direct.set(&own("peer_dsn"), dsn(between[side as usize].port()));
+            direct.set(&own("self_dsn"), dsn(pair.cluster(side).port()));
         }
-        if let Some((proxy, _)) = &journal {
-            config.set("journal.dsn", dsn(proxy.port()));
-            config.set("journal.password_env", PASSWORD_VARIABLE);
+        let mut config = direct.clone();
+        for side in Side::BOTH {
+            let port = to[side as usize].port();
+            config.set(&migration(&format!("{side}.dsn")), dsn(port));
+        }
+        if let Some((proxy, third)) = &journal {
+            for (of, port) in [(&mut direct, third.port()), (&mut config, proxy.port())] {
+                of.set("journal.dsn", dsn(port));
+                of.set("journal.password_env", PASSWORD_VARIABLE);
+            }
         }
         let first = Daemon::start(&config);
-        let second = Daemon::prepare(&config, Profile::Test);
+        let second = Daemon::prepare(&direct, Profile::Test);
         let ledger = Ledger::start(&pair, options.clients);
         first.bring_to_ready();
         let made = Side::BOTH.map(|side| leftovers::inventory(pair.cluster(side)));
@@ -135,16 +151,22 @@ impl World {
     ///
     /// `None` when the switchover never came to the point.
     pub fn try_case(&mut self, case: &Case, lasting: Duration) -> Option<Outcome> {
-        self.bring_to(case.kind.from());
-        let began = Instant::now();
-        self.first.failpoint().arm(&case.failpoint(), AtFailpoint::Hold);
-        let order = self.order(case.kind);
-        if !self.comes_to_point(&order) {
-            self.first.failpoint().disarm();
-            return None;
-        }
+        let order = self.hold_at(case.kind, &case.failpoint())?;
         let (since, ended) = self.strike(case.fault, lasting, &order);
-        Some(self.outcome(&order, began, since, ended))
+        Some(self.outcome(&order, since, ended))
+    }
+
+    /// Orders a switchover and holds the first daemon at a point of it, such as
+    /// `before_effect:yield`; [`World::let_go`] lets it go on. `None` when it never came there.
+    pub fn hold_at(&mut self, kind: Kind, point: &str) -> Option<Ordered> {
+        self.bring_to(kind.from());
+        self.first.failpoint().arm(point, AtFailpoint::Hold);
+        let order = self.order(kind);
+        if self.comes_to_point(&order) {
+            return Some(order);
+        }
+        self.first.failpoint().disarm();
+        None
     }
 
     /// Moves the writes to a side, without a fault, unless they are there.
@@ -179,14 +201,13 @@ impl World {
 
     /// Round trips without a fault, both sides compared after each.
     pub fn round_trips(&mut self, trips: u32) -> Outcome {
-        let began = Instant::now();
         let mut last = None;
         for _ in 0..trips {
             for kind in Kind::BOTH {
                 self.bring_to(kind.from());
                 let order = self.order(kind);
                 let ended = self.wait_for_end(&order);
-                let outcome = self.outcome(&order, began, ended, Some(ended));
+                let outcome = self.outcome(&order, ended, Some(ended));
                 assert!(outcome.finished, "an ordinary {} was taken back", kind.as_str());
                 if !outcome.is_whole() {
                     return outcome;
@@ -253,18 +274,13 @@ impl World {
             .wait_until("the second daemon to lead", |migration| migration["leader"] == true);
     }
 
-    /// Looks at how the ordered switchover ends, and at all that must hold then.
-    pub(super) fn outcome(
-        &mut self,
-        order: &Ordered,
-        began: Instant,
-        since: Instant,
-        ended: Option<Instant>,
-    ) -> Outcome {
+    /// Looks at how the ordered switchover ends, which is waited for unless it did, and at all that
+    /// must hold then. `since` is when the fault ended.
+    pub fn outcome(&mut self, order: &Ordered, since: Instant, ended: Option<Instant>) -> Outcome {
         let ended = ended.unwrap_or_else(|| self.wait_for_end(order));
         // The clients come back by themselves once a side is open.
         self.ledger.wait_for_writes(3, SETTLE);
-        let worst_gap = self.ledger.worst_gap(began, Instant::now());
+        let worst_gap = self.ledger.worst_gap(order.given_at, Instant::now());
         let after = ended.saturating_duration_since(since);
         let mut wrong = Vec::new();
         if after > SOON_AFTER {

@@ -254,6 +254,8 @@ impl Daemon {
         self.notes.unavailable("not_leader", "another daemon leads this migration");
         // What is fenced is the leader's to open.
         self.stranded = None;
+        self.left_fenced = None;
+        self.cluster.forget_connections();
         match self.load().await {
             Ok((facts, entries)) => {
                 let blind = Blocker::new(

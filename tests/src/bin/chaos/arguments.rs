@@ -125,7 +125,7 @@ mod tests {
     fn filters_narrow_the_matrix_and_unknown_words_are_refused() {
         let all = read("").unwrap();
         let some = read("--kinds rollback --steps yield,drain --faults kill").unwrap();
-        assert_eq!(some.cases.len(), 4, "two steps, before and after");
+        assert_eq!(some.cases.len(), 6, "two steps, three places");
         assert!(all.cases.len() > some.cases.len());
         assert!(read("--steps yeild").is_err());
         assert!(read("--only nothing").is_err());

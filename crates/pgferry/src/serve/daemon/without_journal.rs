@@ -48,6 +48,13 @@ impl Daemon {
     /// A switchover that lost its journal must not hold writes for longer than it was allowed to.
     /// Before the line seeking the lead again comes first, and usually is in time.
     pub(super) async fn open_what_is_stranded(&mut self) {
+        let Some((stranded, epoch)) = self.stranded else { return };
+        if let Stranded::Fenced { side, .. } = stranded
+            && self.cluster.has_yielded(side, epoch).await
+        {
+            // Its answer or the entry was lost: nobody has led since, so it was this switchover.
+            self.stranded = Some((Stranded::BehindLine { side: side.other() }, epoch));
+        }
         if self.stranded_for().is_none_or(|left| !left.is_zero()) {
             return;
         }
