@@ -84,6 +84,45 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::decide::tests::at;
+    use crate::journal::{Entry, Event, Intent};
+    use crate::steps::STEPS;
+
+    #[test]
+    fn one_side_is_enough_right_behind_the_line_and_nowhere_else() {
+        for spec in STEPS {
+            let behind = matches!(spec.step, Step::OpenOther | Step::ResumeTraffic);
+            let wanted = behind.then_some(Side::Destination);
+            assert_eq!(goes_on_with(&at(spec.step)), wanted, "{}", spec.step);
+        }
+    }
+
+    #[test]
+    fn a_fence_is_stranded_up_to_the_line_and_the_other_side_behind_it() {
+        let since = Timestamp::UNIX_EPOCH;
+        for spec in STEPS {
+            let mut facts = at(spec.step);
+            let before_fence = stranded(&facts);
+            match spec.step {
+                Step::FenceActive => {
+                    assert_eq!(before_fence, None, "nothing was fenced yet");
+                    let event = Event::Intended {
+                        step: spec.step,
+                        intent: Intent::Fence { side: Side::Source },
+                    };
+                    let entry = Entry { seq: facts.next_seq, at: since, epoch: 1, event };
+                    facts.fold(&entry).unwrap();
+                    let fenced = Stranded::Fenced { side: Side::Source, since };
+                    assert_eq!(stranded(&facts), Some(fenced));
+                }
+                Step::OpenOther => {
+                    let behind = Stranded::BehindLine { side: Side::Destination };
+                    assert_eq!(before_fence, Some(behind));
+                }
+                _ => assert_eq!(before_fence, None, "{}", spec.step),
+            }
+        }
+    }
 
     #[test]
     fn only_a_side_that_has_not_yielded_beside_one_that_is_closed_was_left_fenced() {
