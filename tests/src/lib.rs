@@ -10,6 +10,7 @@
     reason = "a failing test shows the logs of its servers and of the daemon"
 )]
 
+pub mod chaos;
 pub mod cluster;
 pub mod config;
 pub mod content;
@@ -20,14 +21,16 @@ pub mod ledger;
 pub mod leftovers;
 pub mod pair;
 pub mod process;
+pub mod proxy;
 pub mod session;
 pub mod tempdir;
 pub mod tls;
 
 pub use cluster::{Cluster, ClusterOptions, Shutdown};
 pub use config::ConfigFile;
-pub use daemon::{Answer, CommandOutput, Daemon, Profile, pgferry};
+pub use daemon::{Answer, AtFailpoint, CommandOutput, Daemon, Failpoint, Profile, pgferry};
 pub use expect::eventually;
 pub use ledger::{Ledger, LedgerOptions, LedgerReport};
 pub use pair::{DATABASE, MIGRATION, Pair, PairOptions};
+pub use proxy::{Proxy, Wire};
 pub use session::Session;

@@ -11,12 +11,16 @@ mod forced;
 mod gate;
 mod native;
 mod preparing;
+mod stranded;
 mod switchover;
 mod wal_guard;
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 pub(crate) use gate::{fence_blockers, stream_blockers};
+pub use stranded::{Stranded, goes_on_with, left_fenced, stranded};
 
 use crate::action::Action;
 use crate::facts::{Course, Facts, milliseconds};
@@ -161,6 +165,16 @@ fn decide_step(step: Step, facts: &Facts, world: &World, policy: &Policy) -> Dec
     }
 }
 
+/// For how much longer writes may be held before the line; None where nothing is held, where it is
+/// being taken back, and behind the line.
+#[must_use]
+pub fn stall_left(facts: &Facts, now: Timestamp, budget: Duration) -> Option<Duration> {
+    let switchover =
+        facts.switchover().filter(|s| s.unwinding.is_none() && s.step.before_line())?;
+    let held = milliseconds(switchover.fenced_at?, now).max(0.0);
+    Some(budget.saturating_sub(Duration::from_secs_f64(held / 1000.0)))
+}
+
 /// Whether the running switchover has used up its time before the line, and why it is taken back.
 #[must_use]
 pub fn out_of_time(facts: &Facts, world: &World, policy: &Policy) -> Option<Blocker> {
@@ -227,7 +241,7 @@ const JUST_CHANGED_MS: u64 = 60_000;
 /// is closed out too, and its sessions are ended. Its sequences follow the active side's, so that
 /// nothing is far behind should that one be lost.
 #[must_use]
-pub fn upkeep(facts: &Facts, world: &World) -> Option<Action> {
+pub fn upkeep(facts: &Facts, world: &World) -> Vec<Action> {
     let runs = |direction| match (&facts.course, direction) {
         (Course::AtRest, _) => true,
         (Course::SetUp(step), Direction::Forward) => *step > Step::StartForwardStream,
@@ -237,18 +251,20 @@ pub fn upkeep(facts: &Facts, world: &World) -> Option<Action> {
         (Course::Planned | Course::Ended(_), _) => false,
     };
     if let Some(lost) = facts.lost {
-        return returned(facts, world, lost);
+        return returned(facts, world, lost).into_iter().collect();
     }
-    closed_out(facts, world)
-        .or_else(|| {
-            let lag = world.lag.present()?;
-            let asleep = |direction: &Direction| {
-                runs(*direction) && lag.stream(*direction).status == StreamStatus::Down
-            };
-            let direction = Direction::BOTH.into_iter().find(asleep)?;
-            Some(Action::WakeSubscription { direction })
-        })
-        .or_else(|| followed(facts, world))
+    if let Some(action) = closed_out(facts, world) {
+        return vec![action];
+    }
+    let down = |direction| {
+        world.lag.present().is_some_and(|lag| lag.stream(direction).status == StreamStatus::Down)
+    };
+    // Both at once: one that cannot come up must not keep the other asleep.
+    let asleep =
+        Direction::BOTH.into_iter().filter(|direction| runs(*direction) && down(*direction));
+    let wakes: Vec<Action> =
+        asleep.map(|direction| Action::WakeSubscription { direction }).collect();
+    if wakes.is_empty() { followed(facts, world).into_iter().collect() } else { wakes }
 }
 
 /// A lost side that is back, and open: the writes that its clients would find acknowledged there are on
