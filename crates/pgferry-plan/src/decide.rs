@@ -11,11 +11,13 @@ mod gate;
 mod native;
 mod preparing;
 mod switchover;
+mod traffic;
 mod wal_guard;
 
 use std::time::Duration;
 
 pub(crate) use gate::{fence_blockers, stream_blockers};
+pub(crate) use traffic::traffic_blockers;
 
 use crate::action::Action;
 use crate::facts::{Course, Facts, milliseconds};
@@ -27,6 +29,7 @@ use crate::seen::Seen;
 use crate::sequences;
 use crate::side::Direction;
 use crate::steps::Step;
+use crate::traffic::TrafficPolicy;
 use crate::world::{JobView, NodeState, World};
 
 /// What follows from a look.
@@ -61,6 +64,8 @@ pub struct Policy {
     pub max_retained_wal: Option<u64>,
     /// pglogical copies the rows (`copy.method = "pglogical"`).
     pub native_copy: bool,
+    /// How a pooler is held.
+    pub traffic: TrafficPolicy,
 }
 
 /// Longest time from the request of a switchover to its fence. Nothing is held meanwhile, but a
@@ -113,7 +118,8 @@ fn decide_step(step: Step, facts: &Facts, world: &World, policy: &Policy) -> Dec
         Step::ProveBothDirections => following::prove_both_directions(facts, world, policy),
         Step::CheckVerdict => switchover::check_verdict(facts, world, policy),
         Step::WarmSequences => switchover::warm_sequences(facts, world, policy),
-        Step::PauseTraffic | Step::ResumeTraffic => Decision::Done(Evidence::Nothing),
+        Step::PauseTraffic => traffic::pause(facts, world, policy),
+        Step::ResumeTraffic => traffic::resume(facts, world),
         Step::FenceActive => switchover::fence_active(facts, world, policy),
         Step::Drain => switchover::drain(facts, world),
         Step::SetSequences => switchover::set_sequences(facts, world, policy),
@@ -193,7 +199,8 @@ const JUST_CHANGED_MS: u64 = 60_000;
 /// either server was restarted. Only where the plan wants that stream to run; the forward one must
 /// stay at rest until the rows are copied. A role that may write since the passive side was closed
 /// is closed out too, and its sessions are ended. Its sequences follow the active side's, so that
-/// nothing is far behind should that one be lost.
+/// nothing is far behind should that one be lost. A pooler that holds its clients, or leads them to
+/// the passive side, is put right.
 #[must_use]
 pub fn upkeep(facts: &Facts, world: &World) -> Option<Action> {
     let runs = |direction| match (&facts.course, direction) {
@@ -205,6 +212,7 @@ pub fn upkeep(facts: &Facts, world: &World) -> Option<Action> {
         (Course::Planned | Course::Ended(_), _) => false,
     };
     closed_out(facts, world)
+        .or_else(|| traffic::upkeep(facts, world))
         .or_else(|| {
             let lag = world.lag.present()?;
             let asleep = |direction: &Direction| {

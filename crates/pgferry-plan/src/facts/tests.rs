@@ -30,6 +30,13 @@ fn candidates(facts: &Facts, salt: u8) -> Vec<Event> {
     events.extend([
         Event::TookOver,
         Event::Intended { step, intent: Intent::Fence { side: facts.kind().from() } },
+        Event::Intended {
+            step,
+            intent: Intent::PauseTraffic {
+                side: facts.kind().from(),
+                holds: salt.is_multiple_of(2),
+            },
+        },
         Event::Intended { step, intent: Intent::CopyRows { snapshot_lsn: Lsn(u64::from(salt)) } },
         Event::Intended {
             step,
@@ -71,9 +78,9 @@ fn walk(choices: &[(u8, u8)]) -> (Vec<Entry>, Facts) {
 
 /// Walks that mostly go forward, so that they reach the later phases too.
 fn choices() -> impl Strategy<Value = Vec<(u8, u8)>> {
-    // 0, 1 and 2 ask for start, cutover and rollback; 8 takes over, 12 completes the step.
+    // 0, 1 and 2 ask for start, cutover and rollback; 8 takes over, 13 completes the step.
     let choice =
-        prop_oneof![3 => 0..18u8, 1 => Just(0u8), 1 => Just(1), 1 => Just(2), 12 => Just(12)];
+        prop_oneof![3 => 0..19u8, 1 => Just(0u8), 1 => Just(1), 1 => Just(2), 12 => Just(13)];
     prop::collection::vec((choice, any::<u8>()), 1..160)
 }
 
@@ -129,9 +136,9 @@ proptest! {
 
 #[test]
 fn the_walks_reach_every_phase_of_a_switchover() {
-    let forward = |verb: u8| [vec![(verb, 0)], vec![(12, 0); 10]].concat();
+    let forward = |verb: u8| [vec![(verb, 0)], vec![(13, 0); 10]].concat();
     let mut path = vec![(8, 0), (0, 0)];
-    path.extend(vec![(12, 0); 16]);
+    path.extend(vec![(13, 0); 16]);
     path.extend(forward(1));
     path.extend(forward(2));
     let (_, facts) = walk(&path);
