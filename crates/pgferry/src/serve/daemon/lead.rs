@@ -11,6 +11,7 @@ use pgferry_plan::{Blocker, Course, Facts, Side, Step, Verb};
 use pgferry_postgres::PgCluster;
 use pgferry_postgres::journal::Leader;
 use pgferry_server::{Accepted, Command, Refusal};
+use pgferry_traffic::MigrationTraffic;
 use tokio::sync::oneshot;
 
 use super::answers::{answer, conflict, journal_blocker, not_leader};
@@ -27,7 +28,7 @@ const LONGEST_REST: Duration = Duration::from_secs(5);
 /// For how long a stop waits until a switchover is back or through.
 const FAREWELL: Duration = Duration::from_secs(20);
 
-pub(super) type PgEngine = Engine<PgCluster, Leader>;
+pub(super) type PgEngine = Engine<PgCluster, MigrationTraffic<PgCluster>, Leader>;
 
 impl Daemon {
     /// The lead is ours: the epoch goes up on both nodes, then the engine runs.
@@ -42,6 +43,7 @@ impl Daemon {
         self.lead_until_lost(leader, epoch, start, &renewal).await;
         renewal.abort();
         self.beat.send_replace(None);
+        self.traffic.shut_down();
         self.cluster.shut_down().await;
     }
 
@@ -84,6 +86,7 @@ impl Daemon {
         }
         let engine = Engine::take_over(
             self.cluster.clone(),
+            self.traffic.clone(),
             leader,
             self.policy.clone(),
             facts,
@@ -120,6 +123,8 @@ impl Daemon {
             Ok(()) => {
                 tracing::warn!(%side, held_ms = held, "opened again without the journal");
                 self.stranded = None;
+                // Clients that a pooler holds would wait for the journal otherwise.
+                self.traffic.release(side, epoch).await;
             }
             Err(error) => tracing::warn!(%side, error, "could not be opened again yet"),
         }
@@ -214,6 +219,7 @@ impl Daemon {
         };
         if verb == Verb::Resume {
             self.cluster.forget_failure();
+            self.traffic.forget_failure();
         }
         self.request(engine, verb, open_passive, Some(reply)).await
     }
