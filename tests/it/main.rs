@@ -15,6 +15,7 @@ mod pglogical_copy;
 mod privileges;
 mod schema;
 mod settled;
+mod traffic_hooks;
 mod traffic_pgbouncer;
 mod unlogged;
 mod visible;

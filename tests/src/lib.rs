@@ -24,6 +24,7 @@ pub mod process;
 pub mod session;
 pub mod tempdir;
 pub mod tls;
+pub mod webhook;
 
 pub use cluster::{Cluster, ClusterOptions, Shutdown};
 pub use config::ConfigFile;
