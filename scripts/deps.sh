@@ -40,4 +40,10 @@ if [[ " ${missing[*]} " == *" $pglogical "* ]]; then
     mkdir -p "$(dirname "$no_cluster")"
     echo 'create_main_cluster = false' >"$no_cluster"
 fi
+if [[ " ${missing[*]} " == *" pgbouncer "* ]] && [ ! -e /usr/sbin/policy-rc.d ]; then
+    # Debian's word for "start nothing", for as long as this installation takes.
+    trap 'rm -f /usr/sbin/policy-rc.d "${no_cluster:-}"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
+fi
 apt-get install -y --no-install-recommends "${missing[@]}"

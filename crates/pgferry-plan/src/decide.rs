@@ -172,9 +172,14 @@ pub fn out_of_time(facts: &Facts, world: &World, policy: &Policy) -> Option<Bloc
     }
 }
 
-/// What a person should know of while a migration rests: a stream that does not run.
+/// What a person should know of while a migration rests: clients that are held or led astray and
+/// cannot be put right, a stream that does not run.
 #[must_use]
 pub fn ailing(world: &World) -> Option<Blocker> {
+    traffic::ailing(world).or_else(|| stream_down(world))
+}
+
+fn stream_down(world: &World) -> Option<Blocker> {
     let lag = world.lag.present()?;
     let direction = Direction::BOTH
         .into_iter()

@@ -41,7 +41,7 @@ pub enum TrafficView {
     /// Poolers, each by itself.
     Poolers(Vec<PoolerView>),
     /// Hooks of the switchover at hand. At rest none has run.
-    Hooks(HooksView),
+    Hooks(Box<HooksView>),
 }
 
 /// One pooler.

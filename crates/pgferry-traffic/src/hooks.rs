@@ -146,24 +146,30 @@ pub(crate) struct Hooks<L> {
 #[derive(Debug, Default)]
 struct Told {
     operation: Option<Uuid>,
-    outcomes: Vec<(HookEvent, Result<(), (Blocker, u32, Timestamp)>)>,
+    outcomes: Vec<Outcome>,
+}
+
+/// How the last telling of an event went.
+#[derive(Debug)]
+struct Outcome {
+    event: HookEvent,
+    /// Why it failed, how often in a row, and when it may be told again.
+    failed: Option<(Blocker, u32, Timestamp)>,
 }
 
 impl Told {
-    fn outcome(&self, of: HookEvent) -> Option<&Result<(), (Blocker, u32, Timestamp)>> {
-        self.outcomes.iter().find(|(event, _)| *event == of).map(|(_, outcome)| outcome)
+    fn outcome(&self, of: HookEvent) -> Option<&Outcome> {
+        self.outcomes.iter().find(|outcome| outcome.event == of)
     }
 
-    fn remember(&mut self, of: HookEvent, result: Result<(), Blocker>) {
-        let before = match self.outcome(of) {
-            Some(Err((_, times, _))) => *times,
-            Some(Ok(())) | None => 0,
-        };
-        let pause = FIRST_RETRY.checked_mul(1 << before.min(8)).unwrap_or(LONGEST_RETRY);
-        let outcome = result
-            .map_err(|blocker| (blocker, before + 1, Timestamp::now() + pause.min(LONGEST_RETRY)));
-        self.outcomes.retain(|(event, _)| *event != of);
-        self.outcomes.push((of, outcome));
+    fn remember(&mut self, event: HookEvent, result: Result<(), Blocker>) {
+        let before = self.outcome(event).and_then(|outcome| outcome.failed.as_ref());
+        let times = before.map_or(0, |(_, times, _)| *times);
+        let pause = FIRST_RETRY.checked_mul(1 << times.min(8)).unwrap_or(LONGEST_RETRY);
+        let retry_at = Timestamp::now() + pause.min(LONGEST_RETRY);
+        let failed = result.err().map(|blocker| (blocker, times + 1, retry_at));
+        self.outcomes.retain(|outcome| outcome.event != event);
+        self.outcomes.push(Outcome { event, failed });
     }
 }
 
@@ -213,8 +219,8 @@ impl<L: Leadership> Hooks<L> {
             match told.outcome(event) {
                 _ if running == Some(event) => HookState::Running,
                 None => HookState::NotRun,
-                Some(Ok(())) => HookState::Succeeded,
-                Some(Err((blocker, _, retry_at))) => {
+                Some(Outcome { failed: None, .. }) => HookState::Succeeded,
+                Some(Outcome { failed: Some((blocker, _, retry_at)), .. }) => {
                     HookState::Failed { blocker: blocker.clone(), retry_at: *retry_at }
                 }
             }
@@ -270,7 +276,7 @@ impl<L: Leadership> Hooks<L> {
     }
 
     pub(crate) fn forget_failure(&self) {
-        lock(&self.told).outcomes.retain(|(_, outcome)| outcome.is_ok());
+        lock(&self.told).outcomes.retain(|outcome| outcome.failed.is_none());
     }
 
     pub(crate) fn stop(&self) {

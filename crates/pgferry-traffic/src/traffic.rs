@@ -112,11 +112,11 @@ fn look_for(facts: &Facts) -> Look {
         Course::Switchover(switchover) if switchover.unwinding.is_some() => {
             if switchover.traffic == TrafficTouched::Not { Look::Nothing } else { Look::State }
         }
-        Course::Switchover(switchover) => match switchover.step {
-            Step::CheckVerdict => Look::Readiness,
-            Step::PauseTraffic | Step::ResumeTraffic => Look::State,
-            _ => Look::Nothing,
-        },
+        Course::Switchover(switchover) if switchover.step == Step::CheckVerdict => Look::Readiness,
+        Course::Switchover(switchover) => {
+            let concerned = matches!(switchover.step, Step::PauseTraffic | Step::ResumeTraffic);
+            if concerned { Look::State } else { Look::Nothing }
+        }
         Course::Planned | Course::SetUp(_) | Course::End { .. } | Course::Ended(_) => Look::Nothing,
     }
 }
@@ -136,19 +136,24 @@ impl<L: Leadership> Traffic for MigrationTraffic<L> {
                 }));
                 Seen::Present(TrafficView::Poolers(views.await))
             }
-            (Method::Hooks(hooks), _) => Seen::Present(TrafficView::Hooks(hooks.view(operation))),
+            (Method::Hooks(hooks), _) => {
+                Seen::Present(TrafficView::Hooks(Box::new(hooks.view(operation))))
+            }
         }
     }
 
     async fn apply(&self, action: &Action, facts: &Facts) -> Result<(), Fault> {
         let operation = facts.switchover().map(|switchover| switchover.operation);
-        let (goal, open) = match action {
-            Action::PauseTraffic { side, .. } => (TrafficGoal::Hold, *side),
+        let (goal, open) = if let Action::PauseTraffic { side, .. } = action {
+            (TrafficGoal::Hold, *side)
+        } else if let Action::PointTraffic { side } = action {
             // Before the line: the side that they come from is the open one.
-            Action::PointTraffic { side } => (TrafficGoal::PointAt(*side), side.other()),
-            Action::ResumeTraffic { side } => (TrafficGoal::LetGo(*side), *side),
+            (TrafficGoal::PointAt(*side), side.other())
+        } else if let Action::ResumeTraffic { side } = action {
+            (TrafficGoal::LetGo(*side), *side)
+        } else {
             // The servers' actions; the engine brings none of them here.
-            _ => return Ok(()),
+            return Ok(());
         };
         match &*self.0 {
             Method::MultiHost => Ok(()),

@@ -80,6 +80,12 @@ pub(super) fn upkeep(facts: &Facts, world: &World) -> Option<Action> {
     poolers.iter().any(astray).then_some(Action::ResumeTraffic { side: facts.active })
 }
 
+/// What upkeep has tried and failed to put right.
+pub(super) fn ailing(world: &World) -> Option<Blocker> {
+    let Seen::Present(TrafficView::Poolers(poolers)) = &world.traffic else { return None };
+    poolers.iter().find_map(|pooler| pooler.failed.as_ref()).map(|failed| failed.blocker.clone())
+}
+
 /// What stands against a switchover in the poolers, before anything is stopped.
 pub(crate) fn traffic_blockers(active: Side, world: &World, blockers: &mut Vec<Blocker>) {
     let poolers = match &world.traffic {

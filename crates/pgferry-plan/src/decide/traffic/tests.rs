@@ -68,7 +68,7 @@ fn seeing(poolers: Vec<PoolerView>) -> World {
 }
 
 fn hooks(hooks: HooksView) -> World {
-    let traffic = Seen::Present(TrafficView::Hooks(hooks));
+    let traffic = Seen::Present(TrafficView::Hooks(Box::new(hooks)));
     World { now: now(), traffic, ..World::default() }
 }
 
