@@ -235,11 +235,11 @@ impl<L: Leadership> Hooks<L> {
     /// Begins to tell what the step at hand is about, and waits a little for the answer.
     pub(crate) async fn tell(&self, facts: &Facts, wait: Duration) -> Result<(), Fault> {
         let Some(switchover) = facts.switchover() else { return Ok(()) };
-        let (event, open) = event_of(switchover);
+        let event = event_of(switchover);
         let (operation, epoch) = (switchover.operation, facts.epoch);
         // A hook that is no longer wanted is killed before the next one begins.
         self.stop();
-        self.leadership.still_leads(open, epoch).await?;
+        self.leadership.still_leads(epoch).await?;
         let [source, destination] = self.addresses.clone();
         let message = Message {
             migration: self.migration.clone(),
@@ -294,14 +294,14 @@ impl<L> Drop for Hooks<L> {
     }
 }
 
-/// What the switchover is about to tell, and the side that is open meanwhile.
-fn event_of(switchover: &Switchover) -> (HookEvent, Side) {
+/// What the switchover is about to tell.
+fn event_of(switchover: &Switchover) -> HookEvent {
     if switchover.unwinding.is_some() {
-        (HookEvent::Aborted, switchover.kind.from())
+        HookEvent::Aborted
     } else if switchover.step == Step::PauseTraffic {
-        (HookEvent::BeforeLine, switchover.kind.from())
+        HookEvent::BeforeLine
     } else {
-        (HookEvent::AfterLine, switchover.kind.to())
+        HookEvent::AfterLine
     }
 }
 

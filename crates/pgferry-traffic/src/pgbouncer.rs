@@ -44,8 +44,6 @@ pub(crate) struct Errand {
     pub(crate) operation: Option<Uuid>,
     /// Asked for before each change.
     pub(crate) epoch: i64,
-    /// On this side's node.
-    pub(crate) open: Side,
     /// To be reached.
     pub(crate) goal: TrafficGoal,
 }
@@ -370,7 +368,7 @@ impl<L: Leadership> Inner<L> {
     }
 
     async fn leads(&self, errand: Errand) -> Result<(), Fault> {
-        self.leadership.still_leads(errand.open, errand.epoch).await
+        self.leadership.still_leads(errand.epoch).await
     }
 
     fn remember(&self, errand: Errand, result: &Result<(), Fault>) {

@@ -84,11 +84,11 @@ impl<L: Leadership> MigrationTraffic<L> {
         }
     }
 
-    /// Leads clients that are held back to a side and lets them go, without a journal to ask; that
-    /// side's own node still has to carry the epoch.
+    /// Leads clients that are held back to a side and lets them go, without a journal to ask; a
+    /// node still has to carry the epoch.
     pub async fn release(&self, side: pgferry_plan::Side, epoch: i64) {
         let Method::Pgbouncers(pgbouncers) = &*self.0 else { return };
-        let errand = Errand { operation: None, epoch, open: side, goal: TrafficGoal::LetGo(side) };
+        let errand = Errand { operation: None, epoch, goal: TrafficGoal::LetGo(side) };
         for result in join_all(pgbouncers.iter().map(|one| one.pursue(errand, FIRST_WAIT))).await {
             if let Err(fault) = result {
                 tracing::warn!(%fault, "a PgBouncer could not be let go yet");
@@ -144,13 +144,12 @@ impl<L: Leadership> Traffic for MigrationTraffic<L> {
 
     async fn apply(&self, action: &Action, facts: &Facts) -> Result<(), Fault> {
         let operation = facts.switchover().map(|switchover| switchover.operation);
-        let (goal, open) = if let Action::PauseTraffic { side, .. } = action {
-            (TrafficGoal::Hold, *side)
+        let goal = if let Action::PauseTraffic { .. } = action {
+            TrafficGoal::Hold
         } else if let Action::PointTraffic { side } = action {
-            // Before the line: the side that they come from is the open one.
-            (TrafficGoal::PointAt(*side), side.other())
+            TrafficGoal::PointAt(*side)
         } else if let Action::ResumeTraffic { side } = action {
-            (TrafficGoal::LetGo(*side), *side)
+            TrafficGoal::LetGo(*side)
         } else {
             // The servers' actions; the engine brings none of them here.
             return Ok(());
@@ -158,7 +157,7 @@ impl<L: Leadership> Traffic for MigrationTraffic<L> {
         match &*self.0 {
             Method::MultiHost => Ok(()),
             Method::Pgbouncers(pgbouncers) => {
-                let errand = Errand { operation, epoch: facts.epoch, open, goal };
+                let errand = Errand { operation, epoch: facts.epoch, goal };
                 let done = pgbouncers.iter().map(|one| one.pursue(errand, FIRST_WAIT));
                 join_all(done).await.into_iter().collect()
             }
