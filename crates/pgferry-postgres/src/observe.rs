@@ -3,6 +3,7 @@
 //! A look never fails. A server that is away, a privilege that is missing, a query that times out
 //! make the part that they concern Unknown, and nothing else.
 
+pub(crate) mod columns;
 pub(crate) mod copy;
 pub(crate) mod end;
 pub(crate) mod existing;
@@ -145,6 +146,21 @@ impl PgCluster {
                 let both = Wants { fence: true, marker: true, ..RECORD };
                 self.see(world, both, both).await;
             }
+            Step::CutStream => self.see_subscription(world, Direction::leaving(from)).await,
+            Step::RaiseSequences => {
+                let survivor = from.other();
+                let wants = Wants { sequences: true, ..RECORD };
+                self.see_survivor(world, survivor, wants).await;
+                world.node_mut(survivor).column_values =
+                    Seen::from_look(columns::column_values(self.node(survivor), &self.rules).await);
+            }
+            Step::OpenSurvivor => self.see_survivor(world, from.other(), FENCE).await,
+            Step::DropStreams => {
+                let survivor = from.other();
+                self.see_subscription(world, Direction::leaving(from)).await;
+                world.node_mut(survivor).orphans =
+                    Seen::from_look(self.orphans(survivor, facts).await);
+            }
             Step::DrainBoth => {
                 for direction in Direction::BOTH {
                     self.see_stream(world, direction).await;
@@ -225,6 +241,13 @@ impl PgCluster {
             tokio::join!(view(Side::Source, source), view(Side::Destination, destination));
         world.source = source;
         world.destination = destination;
+    }
+
+    /// Looks at one side only: the other is lost.
+    async fn see_survivor(&self, world: &mut World, side: Side, wants: Wants) {
+        let look = Box::pin(self.node_view(side, wants));
+        *world.node_mut(side) =
+            tokio::time::timeout(NODE_LOOK_TIME_AT_REST, look).await.unwrap_or_default();
     }
 
     async fn see_pair(&self, world: &mut World, from: Side, of_from: Wants, of_to: Wants) {
