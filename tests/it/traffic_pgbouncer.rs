@@ -1,10 +1,12 @@
 //! Clients that know nothing but PgBouncer: held, led over and let go, whatever dies meanwhile.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use pgferry_plan::Side;
 use pgferry_tests::config::migration;
 use pgferry_tests::pgbouncer::in_front;
+use pgferry_tests::tempdir::TempDir;
 use pgferry_tests::{Daemon, Ledger, LedgerOptions, Pair, PgBouncer, eventually};
 use toml::Value;
 
@@ -65,7 +67,7 @@ fn a_long_transaction_keeps_nobody_held_for_longer_than_the_pause_deadline() {
     let ledger = ledger(&[&one], SLOW);
     daemon.bring_to_ready();
     let long = one.app();
-    long.run("BEGIN; UPDATE bank.balances SET amount = amount WHERE account = 64");
+    long.run("BEGIN; SELECT pg_current_xact_id()");
     let operation = daemon.carry_out("cutover");
     assert_eq!(operation["state"], "aborted", "{operation}");
     assert_eq!(operation["problem"]["code"], "pause_deadline_passed", "{operation}");
@@ -82,7 +84,7 @@ fn a_long_transaction_keeps_nobody_held_for_longer_than_the_pause_deadline() {
     let config = config.with(&migration("traffic.on_pause_deadline"), "fence");
     let daemon = Daemon::start(&config);
     wait_for_go(&daemon);
-    long.run("BEGIN; UPDATE bank.balances SET amount = amount WHERE account = 64");
+    long.run("BEGIN; SELECT pg_current_xact_id()");
     daemon.succeed("cutover");
     assert!(long.try_rows("COMMIT").is_err(), "the fence ends it");
     assert_led(&pair, &[&one], Side::Destination);
@@ -243,4 +245,50 @@ fn what_would_keep_a_pgbouncer_from_being_led_is_told_before_anything_is_stopped
         let verdict = daemon.try_get("/v1/migrations/shop/verdict")?.body.to_string();
         if verdict.contains("pgbouncer_file_foreign") { Ok(()) } else { Err(verdict) }
     });
+}
+
+#[test]
+fn a_program_changes_the_entry_and_one_that_fails_or_does_nothing_aborts() {
+    let pair = Pair::with_bank();
+    let one = PgBouncer::start(&pair);
+    let dir = TempDir::new("rewrite");
+    let program = dir.path().join("rewrite");
+    // As over ssh: the file's place is the program's business. What it does besides is the test's.
+    let text = format!(
+        "#!/bin/sh\n. {}/first\nprintf '[databases]\\n%s = %s\\n' \"$PGFERRY_DATABASE\" \"$PGFERRY_ENTRY\" > {}\n",
+        dir.path().display(),
+        one.include_file().display()
+    );
+    std::fs::write(&program, text).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let first = |script: &str| std::fs::write(dir.path().join("first"), script).unwrap();
+    first("");
+    let mut section = one.section();
+    section.remove("include_file");
+    let argv = vec![Value::from(program.to_string_lossy().into_owned())];
+    section.insert("rewrite_command".to_owned(), Value::Array(argv));
+    let sections = Value::Array(vec![Value::Table(section)]);
+    let config = in_front(&pair, &[&one]).with(&migration("traffic.pgbouncers"), sections);
+    let daemon = Daemon::start(&config);
+    let ledger = ledger(&[&one], SLOW);
+    daemon.bring_to_ready();
+    let to_the_destination = "[ \"$PGFERRY_SIDE\" = source ] ||";
+    for (script, code) in [
+        ("{ echo no route to the host >&2; exit 7; }", "pgbouncer_rewrite_failed"),
+        ("exit 0", "pgbouncer_not_led"),
+    ] {
+        first(&format!("{to_the_destination} {script}\n"));
+        wait_for_go(&daemon);
+        let operation = daemon.carry_out("cutover");
+        assert_eq!(operation["state"], "aborted", "{operation}");
+        assert_eq!(operation["problem"]["code"], code, "{operation}");
+        assert_led(&pair, &[&one], Side::Source);
+        ledger.wait_for_writes(5, SOON);
+    }
+    first("");
+    wait_for_go(&daemon);
+    daemon.succeed("cutover");
+    assert_led(&pair, &[&one], Side::Destination);
+    assert_whole(&pair, &ledger, Side::Destination);
+    assert_eq!(ledger.errors().len(), 0, "{:?}", ledger.errors());
 }
