@@ -14,7 +14,7 @@ help:
 	@echo '             the copy timed beside pglogical, pg_dump, native replication and pgcopydb;'
 	@echo '             ARGS="--help" lists its options, benches/README.md says what it does'
 	@echo 'make lint    formatting and clippy'
-	@echo 'make deps    install PostgreSQL with pglogical and the build libraries'
+	@echo 'make deps    install PostgreSQL with pglogical, PgBouncer and the build libraries'
 	@echo 'make deny    licences, sources and bans of the dependencies (needs cargo-deny)'
 
 deps:

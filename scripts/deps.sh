@@ -14,6 +14,7 @@ has_pglogical() {
 
 missing=()
 has_pglogical || missing+=("$pglogical")
+[ -x /usr/sbin/pgbouncer ] || command -v pgbouncer >/dev/null || missing+=(pgbouncer)
 command -v openssl >/dev/null || missing+=(openssl)
 command -v pkg-config >/dev/null || missing+=(pkg-config)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
@@ -38,5 +39,11 @@ if [[ " ${missing[*]} " == *" $pglogical "* ]]; then
     trap 'rm -f "$no_cluster"' EXIT
     mkdir -p "$(dirname "$no_cluster")"
     echo 'create_main_cluster = false' >"$no_cluster"
+fi
+if [[ " ${missing[*]} " == *" pgbouncer "* ]] && [ ! -e /usr/sbin/policy-rc.d ]; then
+    # Debian's word for "start nothing", for as long as this installation takes.
+    trap 'rm -f /usr/sbin/policy-rc.d "${no_cluster:-}"' EXIT
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
 fi
 apt-get install -y --no-install-recommends "${missing[@]}"

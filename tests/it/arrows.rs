@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// Each crate of the workspace and the crates of the workspace it may use.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("pgferry-plan", &[]),
     ("pgferry-config", &["pgferry-plan"]),
     ("pgferry-engine", &["pgferry-plan"]),
     ("pgferry-postgres", &["pgferry-plan", "pgferry-config", "pgferry-engine"]),
     ("pgferry-monitor", &["pgferry-plan", "pgferry-config", "pgferry-postgres"]),
+    ("pgferry-traffic", &["pgferry-plan", "pgferry-config", "pgferry-engine", "pgferry-postgres"]),
     ("pgferry-api", &["pgferry-plan"]),
     ("pgferry-server", &["pgferry-plan", "pgferry-config", "pgferry-engine", "pgferry-api"]),
     (
@@ -23,6 +24,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
             "pgferry-monitor",
             "pgferry-api",
             "pgferry-server",
+            "pgferry-traffic",
         ],
     ),
     ("pgferry-tests", &["pgferry-plan"]),

@@ -17,6 +17,8 @@ mod pglogical_copy;
 mod privileges;
 mod schema;
 mod settled;
+mod traffic_hooks;
+mod traffic_pgbouncer;
 mod unlogged;
 mod visible;
 mod wal_guard;

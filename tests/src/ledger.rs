@@ -102,10 +102,16 @@ impl Ledger {
     /// Starts writers that know both servers of the pair, the source first.
     #[must_use]
     pub fn start(pair: &Pair, options: LedgerOptions) -> Self {
+        Self::with_configs(&[multi_host(pair.source.port(), pair.destination.port())], options)
+    }
+
+    /// Starts writers that know one address each, in turn: those of poolers.
+    #[must_use]
+    pub fn with_configs(configs: &[Config], options: LedgerOptions) -> Self {
         let (order, orders) = watch::channel(Order::Run);
-        let config = multi_host(pair.source.port(), pair.destination.port());
         let writers = (0..options.writers)
-            .map(|number| {
+            .zip(configs.iter().cycle())
+            .map(|(number, config)| {
                 let seen = Arc::new(Mutex::new(Seen::default()));
                 let client = Writing {
                     number,

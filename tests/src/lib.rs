@@ -20,11 +20,13 @@ pub mod install;
 pub mod ledger;
 pub mod leftovers;
 pub mod pair;
+pub mod pgbouncer;
 pub mod process;
 pub mod proxy;
 pub mod session;
 pub mod tempdir;
 pub mod tls;
+pub mod webhook;
 
 pub use cluster::{Cluster, ClusterOptions, Shutdown};
 pub use config::ConfigFile;
@@ -32,5 +34,6 @@ pub use daemon::{Answer, AtFailpoint, CommandOutput, Daemon, Failpoint, Profile,
 pub use expect::eventually;
 pub use ledger::{Ledger, LedgerOptions, LedgerReport};
 pub use pair::{DATABASE, MIGRATION, Pair, PairOptions};
+pub use pgbouncer::PgBouncer;
 pub use proxy::{Proxy, Wire};
 pub use session::Session;

@@ -9,9 +9,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pgferry_plan::traffic::OnPauseDeadline;
 use pgferry_plan::{MigrationName, RoleName, Side, TableName};
 
-use crate::{Dsn, Secret};
+use crate::{Dsn, PgbouncerEntry, Secret};
 
 /// Everything that the file and the environment say.
 #[derive(Clone, Debug)]
@@ -171,11 +172,85 @@ pub struct FenceConfig {
     pub exclude_roles: Vec<RoleName>,
 }
 
-/// `[migrations.NAME.traffic]`
+/// `[migrations.NAME.traffic]`: how clients come to the other side.
 #[derive(Clone, Debug)]
-pub struct TrafficConfig {
-    /// How clients come to the other side.
-    pub method: TrafficMethod,
+pub enum TrafficConfig {
+    /// Clients know both hosts and follow the fence by themselves.
+    MultiHost,
+    /// PgBouncers hold them meanwhile.
+    Pgbouncer(PgbouncersConfig),
+    /// A command is told.
+    Command(CommandConfig),
+    /// A web server is told.
+    Webhook(WebhookConfig),
+}
+
+/// `traffic.method = "pgbouncer"`
+#[derive(Clone, Debug)]
+pub struct PgbouncersConfig {
+    /// How long a transaction may keep them from having paused.
+    pub pause_deadline: Duration,
+    /// What follows when one does for longer.
+    pub on_pause_deadline: OnPauseDeadline,
+    /// At least one, each under another name.
+    pub pgbouncers: Vec<PgbouncerConfig>,
+}
+
+/// `[[migrations.NAME.traffic.pgbouncers]]`
+#[derive(Clone, Debug)]
+pub struct PgbouncerConfig {
+    /// For people: the given name, else host and port.
+    pub name: String,
+    /// Its admin console.
+    pub login: Login,
+    /// The name of the entry in its `[databases]`.
+    pub database: String,
+    /// How the entry is changed.
+    pub rewrite: Rewrite,
+    /// The entry's text for each side, source first.
+    pub entries: [PgbouncerEntry; 2],
+}
+
+/// How the entry of a PgBouncer is changed.
+#[derive(Clone, Debug)]
+pub enum Rewrite {
+    /// A file that its configuration includes, and that pgferry owns whole.
+    IncludeFile(PathBuf),
+    /// A program with its arguments, and the time that it may take.
+    Command {
+        /// Never empty.
+        argv: Vec<String>,
+        /// Then it is killed.
+        deadline: Duration,
+    },
+}
+
+/// `traffic.method = "command"`: programs with their arguments, none of them empty.
+#[derive(Clone, Debug)]
+pub struct CommandConfig {
+    /// Before anything is stopped.
+    pub before_line: Option<Vec<String>>,
+    /// When the other side is open.
+    pub after_line: Option<Vec<String>>,
+    /// When the switchover was taken back.
+    pub aborted: Option<Vec<String>>,
+    /// How long each may take; then its process group is killed.
+    pub deadline: Duration,
+    /// Variables of the daemon's environment that are passed on.
+    pub pass_env: Vec<String>,
+}
+
+/// `traffic.method = "webhook"`
+#[derive(Clone, Debug)]
+pub struct WebhookConfig {
+    /// Begins with `http://` or `https://`.
+    pub url: String,
+    /// The key of the signature.
+    pub secret: Secret,
+    /// How long an answer may take.
+    pub deadline: Duration,
+    /// Certificates to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// A setting that takes one of a few words.
@@ -228,14 +303,14 @@ impl Choice for FenceMethod {
 
 /// `traffic.method`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TrafficMethod {
+pub(crate) enum TrafficMethod {
     /// Clients know both hosts and follow the fence by themselves.
     MultiHost,
-    /// PgBouncer. Not built yet: refused.
+    /// PgBouncers hold them meanwhile.
     Pgbouncer,
-    /// A command. Not built yet: refused.
+    /// A command is told.
     Command,
-    /// A webhook. Not built yet: refused.
+    /// A web server is told.
     Webhook,
 }
 
@@ -246,4 +321,9 @@ impl Choice for TrafficMethod {
         ("command", TrafficMethod::Command),
         ("webhook", TrafficMethod::Webhook),
     ];
+}
+
+impl Choice for OnPauseDeadline {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("abort", OnPauseDeadline::Abort), ("fence", OnPauseDeadline::Fence)];
 }

@@ -9,16 +9,19 @@ mod dsn;
 mod load;
 mod lookup;
 mod nearest;
+mod pgbouncer_entry;
 mod problem;
 mod secret;
 
 pub use config::{
-    Config, CopyConfig, CopyMethod, CutoverConfig, FenceConfig, FenceMethod, JournalConfig, Login,
-    MigrationConfig, NodeConfig, SchemaConfig, SchemaMode, ScopeConfig, SequencesConfig,
-    ServerConfig, TrafficConfig, TrafficMethod,
+    CommandConfig, Config, CopyConfig, CopyMethod, CutoverConfig, FenceConfig, FenceMethod,
+    JournalConfig, Login, MigrationConfig, NodeConfig, PgbouncerConfig, PgbouncersConfig, Rewrite,
+    SchemaConfig, SchemaMode, ScopeConfig, SequencesConfig, ServerConfig, TrafficConfig,
+    WebhookConfig,
 };
 pub use dsn::{Dsn, DsnFault, InvalidDsn, SslMode};
 pub use load::{load, parse};
 pub use lookup::{Lookup, ProcessEnv};
+pub use pgbouncer_entry::PgbouncerEntry;
 pub use problem::{LoadError, Problem};
 pub use secret::Secret;

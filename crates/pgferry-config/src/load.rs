@@ -13,6 +13,7 @@ mod raw;
 mod reader;
 mod server;
 mod size;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -16,7 +16,7 @@ use pgferry_plan::{
 use uuid::Uuid;
 
 use crate::failpoint;
-use crate::ports::{Cluster, Condition, ConditionKind, Fault, Journal, LeadershipLost};
+use crate::ports::{Cluster, Condition, ConditionKind, Fault, Journal, LeadershipLost, Traffic};
 
 /// Between two acts of upkeep; pglogical itself waits five seconds before it restarts a worker.
 const UPKEEP: SignedDuration = SignedDuration::from_secs(6);
@@ -41,8 +41,9 @@ pub enum Turn {
 
 /// The engine of one migration under one leadership.
 #[derive(Debug)]
-pub struct Engine<C, J> {
+pub struct Engine<C, T, J> {
     cluster: C,
+    traffic: T,
     journal: J,
     policy: Policy,
     facts: Facts,
@@ -55,17 +56,18 @@ pub struct Engine<C, J> {
     kept_at: Option<Timestamp>,
     /// WAL of the active side that was not confirmed when that was last seen, in bytes.
     unconfirmed: Option<(u64, Timestamp)>,
-    /// When the present step's fence was sent, or its opening answered.
+    /// When the present step's fence or PAUSE was sent, or its opening or RESUME answered.
     effect_at: Option<Timestamp>,
 }
 
-impl<C: Cluster, J: Journal> Engine<C, J> {
+impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
     /// An engine over what the journal holds, under a leadership that was just taken.
     ///
     /// # Errors
     /// When the take-over cannot be journaled.
     pub async fn take_over(
         cluster: C,
+        traffic: T,
         journal: J,
         policy: Policy,
         facts: Facts,
@@ -74,6 +76,7 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
     ) -> Result<Self, LeadershipLost> {
         let mut engine = Self {
             cluster,
+            traffic,
             journal,
             policy,
             facts,
@@ -145,7 +148,7 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
         if self.journal.is_lost() && !self.journal_dropped {
             return Err(LeadershipLost("the journal's session has ended".to_owned()));
         }
-        self.world = self.cluster.observe(&self.facts).await;
+        self.world = self.look().await;
         self.remember_unconfirmed();
         self.keep_up().await?;
         if matches!(self.facts.course, Course::AtRest | Course::Planned) {
@@ -192,11 +195,28 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
         }
     }
 
+    async fn look(&self) -> World {
+        let (mut world, traffic) =
+            tokio::join!(self.cluster.observe(&self.facts), self.traffic.observe(&self.facts));
+        world.traffic = traffic;
+        world
+    }
+
+    async fn carry_out(&self, action: &Action) -> Result<(), Fault> {
+        if action.concerns_traffic() {
+            self.traffic.apply(action, &self.facts).await
+        } else {
+            self.cluster.apply(action, &self.facts).await
+        }
+    }
+
     /// Not journaled: it belongs to no step, and a later look shows by itself what it did.
     async fn keep_up(&mut self) -> Result<(), LeadershipLost> {
         let due = self.kept_at.is_none_or(|at| self.world.now.duration_since(at) >= UPKEEP);
         // A side that somebody can write to is never left for later.
-        let urgent = |action: &Action| matches!(action, Action::Fence { .. });
+        // Nor are clients that are held, or led to the side that refuses them.
+        let urgent =
+            |action: &Action| matches!(action, Action::Fence { .. } | Action::ResumeTraffic { .. });
         let mut upkeep = pgferry_plan::decide::upkeep(&self.facts, &self.world);
         upkeep.retain(|action| due || urgent(action));
         for action in upkeep {
@@ -210,7 +230,7 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
                 }
                 other => tracing::warn!(action = ?other, "upkeep"),
             }
-            match self.cluster.apply(&action, &self.facts).await {
+            match self.carry_out(&action).await {
                 Ok(()) => {}
                 Err(Fault::EpochRaised) => {
                     return Err(LeadershipLost(
@@ -232,7 +252,7 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
     pub async fn request(&mut self, order: Order) -> Result<Result<Uuid, Refusal>, LeadershipLost> {
         let switches = matches!(order.verb, Verb::Cutover | Verb::Rollback);
         if switches && (self.facts.course == Course::AtRest || order.force) {
-            self.world = self.cluster.observe(&self.facts).await;
+            self.world = self.look().await;
         }
         let operation = Uuid::now_v7();
         let admitted = admit(&self.facts, &self.world, &self.policy, order, operation);
@@ -252,7 +272,7 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
     /// Looks afresh and tells everything that stands against a switchover.
     pub async fn fresh_verdict(&mut self) -> &[Blocker] {
         if self.facts.course == Course::AtRest {
-            self.world = self.cluster.observe(&self.facts).await;
+            self.world = self.look().await;
         }
         self.verdict = verdict(&self.facts, &self.world, &self.policy);
         &self.verdict
@@ -271,7 +291,7 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
     /// Looks afresh and tells everything that stands against forcing a switchover of this verb, and what
     /// it may lose.
     pub async fn forced_verdict(&mut self, verb: Verb) -> (Vec<Blocker>, Loss) {
-        self.world = self.cluster.observe(&self.facts).await;
+        self.world = self.look().await;
         let blockers = pgferry_plan::forced::blockers(&self.facts, &self.world, verb);
         (blockers, pgferry_plan::forced::loss(&self.facts, &self.world, self.unconfirmed))
     }
@@ -298,8 +318,10 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
         tracing::info!(%step, "step is done");
         // Without it, after a restart in between, the journal's own times stand.
         let evidence = match (step, self.effect_at.take()) {
-            (Step::FenceActive, Some(from)) => Evidence::Held { from },
-            (Step::OpenOther | Step::OpenSurvivor, Some(at)) => Evidence::Opened { at },
+            (Step::PauseTraffic | Step::FenceActive, Some(from)) => Evidence::Held { from },
+            (Step::OpenOther | Step::OpenSurvivor | Step::ResumeTraffic, Some(at)) => {
+                Evidence::Opened { at }
+            }
             (_, _) => evidence,
         };
         let operation = self.operation_of_course();
@@ -335,11 +357,15 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
         self.flush().await?;
         failpoint::reach(self.place("before_effect", "before_undo"), Some(step)).await;
         let began = Timestamp::now();
-        let result = self.cluster.apply(action, &self.facts).await;
+        let result = self.carry_out(action).await;
         match action {
             // The first fence sent is what holds writes, the last opening answered what ends it.
-            Action::Fence { .. } => self.effect_at = self.effect_at.or(Some(began)),
-            Action::Open { .. } => self.effect_at = Some(Timestamp::now()),
+            Action::Fence { .. } | Action::PauseTraffic { holds: true, .. } => {
+                self.effect_at = self.effect_at.or(Some(began));
+            }
+            Action::Open { .. } | Action::ResumeTraffic { .. } => {
+                self.effect_at = Some(Timestamp::now());
+            }
             _ => {}
         }
         failpoint::reach(self.place("after_effect", "after_undo"), Some(step)).await;

@@ -1,6 +1,6 @@
 //! The loop: observe, decide, journal the intent, do one idempotent thing, look again.
 //!
-//! No database, no HTTP, no judgement. The engine is handed two ports and a policy; start,
+//! No database, no HTTP, no judgement. The engine is handed three ports and a policy; start,
 //! restart and retry are the same tick.
 
 pub mod engine;
@@ -10,4 +10,4 @@ pub mod ports;
 mod sim;
 
 pub use engine::{Engine, Turn};
-pub use ports::{Cluster, Condition, ConditionKind, Fault, Journal, LeadershipLost};
+pub use ports::{Cluster, Condition, ConditionKind, Fault, Journal, LeadershipLost, Traffic};

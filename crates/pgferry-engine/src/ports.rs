@@ -1,10 +1,11 @@
-//! What the engine needs of the world: something to look at and act on, and something to write
-//! to. No default implementations, so that a test's stand-in is seen to be one.
+//! What the engine needs of the world: servers and traffic to look at and act on, and something to
+//! write to. No default implementations, so that a test's stand-in is seen to be one.
 
 use std::future::Future;
 
 use jiff::Timestamp;
-use pgferry_plan::{Action, Blocker, Entry, Facts, World};
+use pgferry_plan::traffic::TrafficView;
+use pgferry_plan::{Action, Blocker, Entry, Facts, Seen, World};
 
 /// Both servers.
 pub trait Cluster: Send + Sync {
@@ -14,6 +15,22 @@ pub trait Cluster: Send + Sync {
 
     /// Carries out one action under the leadership of `facts.epoch`. Its result is only for
     /// people: what it did is seen by the next look.
+    fn apply(
+        &self,
+        action: &Action,
+        facts: &Facts,
+    ) -> impl Future<Output = Result<(), Fault>> + Send;
+}
+
+/// What stands between the clients and both servers: poolers, or hooks that are told.
+pub trait Traffic: Send + Sync {
+    /// Looks where a step, or upkeep at rest, needs it. Never fails, and takes no longer than a look
+    /// within the stall may; Absent when the clients find the active side by themselves.
+    fn observe(&self, facts: &Facts) -> impl Future<Output = Seen<TrafficView>> + Send;
+
+    /// Begins what a traffic action says, and may go on with it after the return. There is no epoch
+    /// that a pooler or a hook could check: whoever implements this asks a node for it before each
+    /// change. Its result is only for people.
     fn apply(
         &self,
         action: &Action,

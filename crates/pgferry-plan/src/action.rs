@@ -159,6 +159,23 @@ pub enum Action {
         /// The record's revision that was seen.
         revision: i64,
     },
+    /// Hold the clients of every pooler, or run the hook before the line.
+    PauseTraffic {
+        /// The side that they come from.
+        side: Side,
+        /// Whether writes are held from then on: a pooler holds them, of a hook nothing is known.
+        holds: bool,
+    },
+    /// Lead every pooler that holds to a side; it goes on holding.
+    PointTraffic {
+        /// Where to.
+        side: Side,
+    },
+    /// Lead every pooler to a side and let its clients go on, or run the hook that tells of it.
+    ResumeTraffic {
+        /// Where to; that side is open.
+        side: Side,
+    },
     /// Drop a subscription on its subscriber.
     DropSubscription {
         /// Which.
@@ -217,6 +234,17 @@ pub struct SetAddition {
 }
 
 impl Action {
+    /// Whether it is the traffic's to carry out, and not the servers'.
+    #[must_use]
+    pub fn concerns_traffic(&self) -> bool {
+        matches!(
+            self,
+            Action::PauseTraffic { .. }
+                | Action::PointTraffic { .. }
+                | Action::ResumeTraffic { .. }
+        )
+    }
+
     /// What the journal keeps of it; None for what leaves nothing that a later look would have to
     /// recognise: within the stall each entry costs a flush to disk.
     #[must_use]
@@ -266,6 +294,11 @@ impl Action {
             }
             Action::Yield { side, .. } => Intent::Yield { side: *side },
             Action::Open { side, revision } => Intent::Open { side: *side, revision: *revision },
+            Action::PauseTraffic { side, holds } => {
+                Intent::PauseTraffic { side: *side, holds: *holds }
+            }
+            Action::PointTraffic { side } => Intent::PointTraffic { side: *side },
+            Action::ResumeTraffic { side } => Intent::ResumeTraffic { side: *side },
             Action::DropSubscription { direction } => {
                 Intent::DropSubscription { direction: *direction }
             }

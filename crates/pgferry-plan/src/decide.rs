@@ -13,6 +13,7 @@ mod native;
 mod preparing;
 mod stranded;
 mod switchover;
+mod traffic;
 mod wal_guard;
 
 use std::time::Duration;
@@ -21,6 +22,7 @@ use jiff::Timestamp;
 
 pub(crate) use gate::{fence_blockers, stream_blockers};
 pub use stranded::{Stranded, goes_on_with, left_fenced, stranded};
+pub(crate) use traffic::traffic_blockers;
 
 use crate::action::Action;
 use crate::facts::{Course, Facts, milliseconds};
@@ -32,6 +34,7 @@ use crate::seen::Seen;
 use crate::sequences;
 use crate::side::{Direction, Side};
 use crate::steps::Step;
+use crate::traffic::TrafficPolicy;
 use crate::world::{JobView, NodeState, World};
 
 /// What follows from a look.
@@ -66,6 +69,8 @@ pub struct Policy {
     pub max_retained_wal: Option<u64>,
     /// pglogical copies the rows (`copy.method = "pglogical"`).
     pub native_copy: bool,
+    /// How a pooler is held.
+    pub traffic: TrafficPolicy,
 }
 
 /// Longest time from the request of a switchover to its fence. Nothing is held meanwhile, but a
@@ -142,7 +147,8 @@ fn decide_step(step: Step, facts: &Facts, world: &World, policy: &Policy) -> Dec
         Step::ProveBothDirections => following::prove_both_directions(facts, world, policy),
         Step::CheckVerdict => switchover::check_verdict(facts, world, policy),
         Step::WarmSequences => switchover::warm_sequences(facts, world, policy),
-        Step::PauseTraffic | Step::ResumeTraffic => Decision::Done(Evidence::Nothing),
+        Step::PauseTraffic => traffic::pause(facts, world, policy),
+        Step::ResumeTraffic => traffic::resume(facts, world),
         Step::FenceActive => switchover::fence_active(facts, world, policy),
         Step::Drain => switchover::drain(facts, world),
         Step::SetSequences => switchover::set_sequences(facts, world, policy),
@@ -209,12 +215,17 @@ pub fn out_of_time(facts: &Facts, world: &World, policy: &Policy) -> Option<Bloc
     }
 }
 
-/// What a person should know of while a migration rests: a side that is lost, a stream that does not run.
+/// What a person should know of while a migration rests: a side that is lost, clients that are held or
+/// led astray and cannot be put right, a stream that does not run.
 #[must_use]
 pub fn ailing(facts: &Facts, world: &World) -> Option<Blocker> {
     if let Some(lost) = facts.lost {
         return Some(crate::verdict::side_lost(facts, lost));
     }
+    traffic::ailing(world).or_else(|| stream_down(world))
+}
+
+fn stream_down(world: &World) -> Option<Blocker> {
     let lag = world.lag.present()?;
     let direction = Direction::BOTH
         .into_iter()
@@ -239,7 +250,8 @@ const JUST_CHANGED_MS: u64 = 60_000;
 /// either server was restarted. Only where the plan wants that stream to run; the forward one must
 /// stay at rest until the rows are copied. A role that may write since the passive side was closed
 /// is closed out too, and its sessions are ended. Its sequences follow the active side's, so that
-/// nothing is far behind should that one be lost.
+/// nothing is far behind should that one be lost. A pooler that holds its clients, or leads them to
+/// the passive side, is put right.
 #[must_use]
 pub fn upkeep(facts: &Facts, world: &World) -> Vec<Action> {
     let runs = |direction| match (&facts.course, direction) {
@@ -251,9 +263,10 @@ pub fn upkeep(facts: &Facts, world: &World) -> Vec<Action> {
         (Course::Planned | Course::Ended(_), _) => false,
     };
     if let Some(lost) = facts.lost {
-        return returned(facts, world, lost).into_iter().collect();
+        let action = returned(facts, world, lost).or_else(|| traffic::upkeep(facts, world));
+        return action.into_iter().collect();
     }
-    if let Some(action) = closed_out(facts, world) {
+    if let Some(action) = closed_out(facts, world).or_else(|| traffic::upkeep(facts, world)) {
         return vec![action];
     }
     let down = |direction| {

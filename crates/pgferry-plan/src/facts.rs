@@ -92,14 +92,28 @@ pub struct Switchover {
     pub unwinding: Option<Vec<Blocker>>,
     /// When it was asked for.
     pub started_at: Timestamp,
-    /// When the fence was first intended.
+    /// Since when writes are held: when the fence was first intended, or, before it, that a pooler
+    /// holds them.
     pub fenced_at: Option<Timestamp>,
-    /// When the other side was seen open.
+    /// What was begun with the traffic, and has to be taken back when the switchover is.
+    pub traffic: TrafficTouched,
+    /// When the other side was seen open, and the traffic that was held for it let go.
     pub opened_at: Option<Timestamp>,
     /// How long each step took.
     pub steps: Vec<StepTime>,
     /// When the present step began.
     pub step_began_at: Timestamp,
+}
+
+/// What a switchover has begun with the traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrafficTouched {
+    /// Nothing.
+    Not,
+    /// A hook was told.
+    Told,
+    /// A pooler holds it.
+    Held,
 }
 
 /// How long a step took.

@@ -200,6 +200,9 @@ pub enum Intent {
     RaiseSequences { side: Side, revision: i64 },
     Yield { side: Side },
     Open { side: Side, revision: i64 },
+    PauseTraffic { side: Side, holds: bool },
+    PointTraffic { side: Side },
+    ResumeTraffic { side: Side },
     DropSubscription { direction: Direction },
     DropSlot { side: Side },
     DropOrigin { side: Side },
@@ -233,12 +236,13 @@ pub enum Evidence {
         /// Seconds from the first intent to the look that saw the last table.
         seconds: f64,
     },
-    /// Writes were held from then on: when the fence was sent, without the journal's own time.
+    /// Writes were held from then on: when the fence, or a pooler's PAUSE, was sent, without the
+    /// journal's own time.
     Held {
         /// The daemon's clock.
         from: Timestamp,
     },
-    /// Writes were taken again from then on: when the opening had been answered.
+    /// Writes were taken again from then on: when the opening, or a pooler's RESUME, had been answered.
     Opened {
         /// The daemon's clock.
         at: Timestamp,

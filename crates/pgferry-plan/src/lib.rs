@@ -24,6 +24,7 @@ pub mod seen;
 pub mod sequences;
 pub mod side;
 pub mod steps;
+pub mod traffic;
 pub mod verdict;
 pub mod world;
 

@@ -78,6 +78,8 @@ pub enum Part {
 pub enum Undo {
     /// The side that was fenced is opened again.
     OpenActive,
+    /// The poolers lead to the active side again and let go; hooks are told.
+    ResumeTraffic,
     /// Leaving its effect in place harms nothing.
     Harmless,
     /// There is no way back: it stands at the line or behind it, or outside a switchover.
@@ -140,7 +142,11 @@ pub const STEPS: &[StepSpec] = &[
         Undo::Harmless,
         "raise the passive side's sequences ahead of the stall",
     ),
-    undone(Step::PauseTraffic, Undo::Harmless, "hold the application where a pooler or hook can"),
+    undone(
+        Step::PauseTraffic,
+        Undo::ResumeTraffic,
+        "hold the application where a pooler can, ask the hook where there is one",
+    ),
     undone(Step::FenceActive, Undo::OpenActive, "stop application writes on the active side"),
     undone(Step::Drain, Undo::Harmless, "wait until every change before the fence is applied"),
     undone(
@@ -150,7 +156,11 @@ pub const STEPS: &[StepSpec] = &[
     ),
     row(Part::Switchover, Step::Yield, "give up the fenced side; from here it can only go forward"),
     row(Part::Switchover, Step::OpenOther, "allow application writes on the other side"),
-    row(Part::Switchover, Step::ResumeTraffic, "let the application go on where it was held"),
+    row(
+        Part::Switchover,
+        Step::ResumeTraffic,
+        "let the application go on, on the other side, where it was held; tell the hook",
+    ),
     row(
         Part::Switchover,
         Step::Confirm,
@@ -387,6 +397,9 @@ pub fn to_markdown() -> String {
         let undo = match (spec.undo, spec.step == LINE) {
             (_, true) => "**the line**",
             (Undo::OpenActive, _) => "opening the active side",
+            (Undo::ResumeTraffic, _) => {
+                "letting the application go on where it was, telling the hook"
+            }
             (Undo::Harmless, _) => "nothing to do",
             (Undo::None, _) => "",
         };

@@ -2,7 +2,7 @@
 //!
 //! The same list feeds the route, the refusal of a request, the dry run and step `check_verdict`.
 
-use crate::decide::{Policy, fence_blockers, stream_blockers};
+use crate::decide::{Policy, fence_blockers, stream_blockers, traffic_blockers};
 use crate::facts::{Course, Facts};
 use crate::finding::Blocker;
 use crate::seen::Seen;
@@ -43,6 +43,7 @@ pub fn verdict(facts: &Facts, world: &World, policy: &Policy) -> Vec<Blocker> {
         ));
     }
     fence_blockers(kind.from(), world, &mut blockers);
+    traffic_blockers(kind.from(), world, &mut blockers);
     match &world.drift {
         Seen::Present(drift) => blockers.extend(drift.iter().cloned()),
         Seen::Absent => {}

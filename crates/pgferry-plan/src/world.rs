@@ -16,6 +16,7 @@ use crate::lsn::Lsn;
 use crate::name::{RoleName, SequenceName, TableName};
 use crate::seen::Seen;
 use crate::side::{Direction, Side};
+use crate::traffic::TrafficView;
 
 /// Everything that one look saw.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +59,8 @@ pub struct World {
     pub leftovers: Seen<Vec<Blocker>>,
     /// The journal itself.
     pub journal: Seen<JournalView>,
+    /// Poolers or hooks between the clients and the active side; Absent when there are none.
+    pub traffic: Seen<TrafficView>,
 }
 
 impl World {

@@ -129,6 +129,10 @@ impl PgCluster {
                 self.shut_down().await;
                 self.release_snapshots(None).await.map_err(Fault::Failed)
             }
+            // The engine gives these to the traffic.
+            Action::PauseTraffic { .. }
+            | Action::PointTraffic { .. }
+            | Action::ResumeTraffic { .. } => Ok(()),
             Action::CopySchema
             | Action::SetAside { .. }
             | Action::PutBack

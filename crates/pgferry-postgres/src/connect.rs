@@ -84,6 +84,16 @@ pub struct Connector {
 impl Connector {
     /// Reads the certificates that the login names and prepares everything; does not connect.
     pub fn new(login: &Login) -> Result<Self, ConnectError> {
+        Self::with_options(login, &startup_options(login.dsn.options()))
+    }
+
+    /// The same for what speaks the protocol and is no server, and so knows no settings: it would
+    /// refuse a connection that brings some.
+    pub fn to_console(login: &Login) -> Result<Self, ConnectError> {
+        Self::with_options(login, login.dsn.options().unwrap_or_default())
+    }
+
+    fn with_options(login: &Login, options: &str) -> Result<Self, ConnectError> {
         let dsn = &login.dsn;
         let invalid = |reason: String| ConnectError::Configuration { reason };
         let mut config = Config::new();
@@ -92,7 +102,6 @@ impl Connector {
             .port(dsn.port())
             .dbname(dsn.dbname())
             .user(dsn.user())
-            .options(startup_options(dsn.options()))
             .connect_timeout(connect_timeout(login))
             .keepalives(true)
             .keepalives_idle(KEEPALIVE_IDLE)
@@ -113,6 +122,9 @@ impl Connector {
                 "require" => ChannelBinding::Require,
                 other => return Err(invalid(format!("channel_binding cannot be \"{other}\""))),
             });
+        }
+        if !options.is_empty() {
+            config.options(options);
         }
         if let Some(password) = &login.password {
             config.password(password.expose());

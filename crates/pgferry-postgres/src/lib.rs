@@ -7,6 +7,7 @@
 mod apply;
 pub mod cluster;
 pub mod connect;
+pub mod console;
 pub mod copy;
 pub mod heartbeat;
 mod jobs;

@@ -180,6 +180,23 @@ impl Node {
         Ok(())
     }
 
+    /// Asks whether this leadership still holds, for what is changed outside a database and cannot
+    /// be guarded there.
+    ///
+    /// # Errors
+    /// When it does not, or when that could not be seen.
+    pub async fn check_epoch(&self, epoch: i64) -> Result<(), Fault> {
+        let look = async {
+            let client = self.client().await?;
+            Ok::<_, LookError>(client.query_opt(HOLDS_EPOCH, &[&epoch]).await?.is_some())
+        };
+        match look.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Fault::EpochRaised),
+            Err(error) => Err(self.fault(&error)),
+        }
+    }
+
     fn pool_error(&self, error: PoolError) -> LookError {
         match error {
             PoolError::Backend(error) => {
@@ -281,7 +298,7 @@ pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
 }
 
 /// pglogical prints whole DSNs into its errors, password included.
-pub(crate) fn scrub(text: &str) -> String {
+pub fn scrub(text: &str) -> String {
     let Some(at) = text.find("password=") else { return text.to_owned() };
     let value = at + "password=".len();
     let rest = &text[value..];
@@ -359,6 +376,8 @@ async fn identify(client: &Client, side: Side, expected: Option<Uuid>) -> Result
 const RECORD_THERE: &str = "SELECT to_regclass('pgferry.node') IS NOT NULL";
 
 const IDENTIFY: &str = "SELECT side, id FROM pgferry.node";
+
+const HOLDS_EPOCH: &str = "SELECT FROM pgferry.node WHERE epoch = $1";
 
 const RAISE_EPOCH: &str = "UPDATE pgferry.node SET epoch = $1 WHERE epoch <= $1 RETURNING epoch";
 

@@ -11,11 +11,10 @@ use pgferry_plan::{MigrationName, Side, TableName};
 use super::across::Endpoint;
 use super::raw::KeyPath;
 use super::reader::Reader;
-use super::{identifier, node};
+use super::{identifier, node, traffic};
 use crate::{
     CopyConfig, CopyMethod, CutoverConfig, FenceConfig, FenceMethod, Lookup, MigrationConfig,
-    NodeConfig, SchemaConfig, SchemaMode, ScopeConfig, SequencesConfig, TrafficConfig,
-    TrafficMethod,
+    NodeConfig, SchemaConfig, SchemaMode, ScopeConfig, SequencesConfig,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -66,7 +65,9 @@ pub(super) fn migration(
     let sequences = sequences(reader, &at.key("sequences"));
     let cutover = cutover(reader, &at.key("cutover"), heartbeat_interval);
     let fence = fence(reader, &at.key("fence"));
-    let traffic = traffic(reader, &at.key("traffic"));
+    let sides =
+        [&source, &destination].map(|node| node.as_ref().map(|node| node.login.dsn.clone()));
+    let traffic = traffic::traffic(reader, &at.key("traffic"), env, &sides, cutover.stall_budget);
     Some(MigrationConfig {
         name: valid_name.ok()?,
         autostart,
@@ -80,7 +81,7 @@ pub(super) fn migration(
         sequences,
         cutover,
         fence,
-        traffic,
+        traffic: traffic?,
     })
 }
 
@@ -245,18 +246,6 @@ fn fence(reader: &mut Reader, at: &KeyPath) -> FenceConfig {
         }
     }
     FenceConfig { method, roles, exclude_roles }
-}
-
-fn traffic(reader: &mut Reader, at: &KeyPath) -> TrafficConfig {
-    reader.section(at);
-    let method = reader.choice(&at.key("method"), TrafficMethod::MultiHost);
-    match method {
-        TrafficMethod::MultiHost => {}
-        TrafficMethod::Pgbouncer | TrafficMethod::Command | TrafficMethod::Webhook => {
-            not_built(reader, &at.key("method"), "multi_host");
-        }
-    }
-    TrafficConfig { method }
 }
 
 fn not_built(reader: &mut Reader, at: &KeyPath, instead: &str) {

@@ -13,7 +13,7 @@ use crate::Problem;
 pub(super) enum Raw {
     /// A section.
     Table(BTreeMap<String, Raw>),
-    /// A value of the file, an array of tables included.
+    /// A value of the file.
     File(toml::Value),
     /// A value of the environment: text until its key's type is known.
     Environment { variable: String, text: String },
@@ -76,6 +76,11 @@ fn node(value: toml::Value) -> Raw {
     match value {
         toml::Value::Table(table) => {
             Raw::Table(table.into_iter().map(|(key, value)| (key, node(value))).collect())
+        }
+        // Tables in a list are sections under their numbers.
+        toml::Value::Array(list) if !list.is_empty() && list.iter().all(toml::Value::is_table) => {
+            let numbered = list.into_iter().enumerate();
+            Raw::Table(numbered.map(|(index, raw)| (index.to_string(), node(raw))).collect())
         }
         value @ (toml::Value::String(_)
         | toml::Value::Integer(_)

@@ -3,6 +3,7 @@
 mod files;
 mod logins;
 mod rules;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

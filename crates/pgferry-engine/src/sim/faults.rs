@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use pgferry_plan::{Action, Blocker, Entry, Facts, World};
+use pgferry_plan::traffic::TrafficView;
+use pgferry_plan::{Action, Blocker, Entry, Facts, Seen, World};
 
 use super::model::{Model, Refused};
-use crate::ports::{Cluster, Fault, Journal, LeadershipLost};
+use crate::ports::{Cluster, Fault, Journal, LeadershipLost, Traffic};
 
 /// What goes wrong, each at the n-th occasion.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,13 +21,15 @@ pub(super) enum Trouble {
     /// The reply is lost; the effect lands this many looks later, in the same leadership.
     EffectLandsLate(u64),
     RepeatsAction,
+    /// One pooler forgets what it was told right behind the action.
+    PoolerRestarts,
     DiesBeforeAppend,
     DiesAfterAppend,
 }
 
 impl Trouble {
     /// Late means: within the step, within the switchover, and after it.
-    pub(super) const ALL: [Trouble; 12] = [
+    pub(super) const ALL: [Trouble; 13] = [
         Trouble::DiesBeforeEffect,
         Trouble::DiesAfterEffect,
         Trouble::DiesAndEffectLandsLate(2),
@@ -37,6 +40,7 @@ impl Trouble {
         Trouble::EffectLandsLate(15),
         Trouble::EffectLandsLate(60),
         Trouble::RepeatsAction,
+        Trouble::PoolerRestarts,
         Trouble::DiesBeforeAppend,
         Trouble::DiesAfterAppend,
     ];
@@ -104,6 +108,11 @@ impl Scene {
         self.late = later;
         let due: Vec<(u64, Action, i64)> = due;
         for (_, action, epoch) in due {
+            if action.concerns_traffic() {
+                // The epoch was asked for before it was frozen.
+                self.model.direct(&action);
+                continue;
+            }
             // Refused or not: nobody hears of it.
             let _ = self.model.mutate(&action, epoch);
         }
@@ -119,16 +128,51 @@ impl Cluster for Stage {
     }
 
     async fn apply(&self, action: &Action, facts: &Facts) -> Result<(), Fault> {
+        let epoch = facts.epoch;
+        self.carry_out(action, epoch, |model| answer(model.mutate(action, epoch)))
+    }
+}
+
+impl Traffic for Stage {
+    async fn observe(&self, _facts: &Facts) -> Seen<TrafficView> {
+        Seen::Present(self.scene().model.look_at_traffic())
+    }
+
+    async fn apply(&self, action: &Action, facts: &Facts) -> Result<(), Fault> {
+        let epoch = facts.epoch;
+        self.carry_out(action, epoch, |model| {
+            let side = match action {
+                Action::PauseTraffic { side, .. } | Action::ResumeTraffic { side } => *side,
+                // Before the line the side that the clients come from is the open one.
+                Action::PointTraffic { side } => side.other(),
+                other => panic!("poolers know no action {other:?}"),
+            };
+            if !model.holds_epoch(side, epoch) {
+                return Err(Fault::EpochRaised);
+            }
+            model.direct(action);
+            Ok(())
+        })
+    }
+}
+
+impl Stage {
+    fn carry_out(
+        &self,
+        action: &Action,
+        epoch: i64,
+        effect: impl Fn(&mut Model) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         let mut scene = self.scene();
         let lost = || Err(Fault::Failed(Blocker::new("reply_lost", "the reply was lost", "")));
-        let late = |scene: &Scene, looks| (scene.model.looks + looks, action.clone(), facts.epoch);
+        let late = |scene: &Scene, looks| (scene.model.looks + looks, action.clone(), epoch);
         if !scene.strikes(false) {
-            return answer(scene.model.mutate(action, facts.epoch));
+            return effect(&mut scene.model);
         }
         match scene.trouble {
             Trouble::DiesBeforeEffect => Err(Fault::EpochRaised),
             Trouble::DiesAfterEffect => {
-                answer(scene.model.mutate(action, facts.epoch))?;
+                effect(&mut scene.model)?;
                 Err(Fault::EpochRaised)
             }
             Trouble::DiesAndEffectLandsLate(looks) => {
@@ -137,7 +181,7 @@ impl Cluster for Stage {
                 Err(Fault::EpochRaised)
             }
             Trouble::LosesReply => {
-                answer(scene.model.mutate(action, facts.epoch))?;
+                effect(&mut scene.model)?;
                 lost()
             }
             Trouble::EffectLandsLate(looks) => {
@@ -146,12 +190,17 @@ impl Cluster for Stage {
                 lost()
             }
             Trouble::RepeatsAction => {
-                answer(scene.model.mutate(action, facts.epoch))?;
-                let _ = scene.model.mutate(action, facts.epoch);
+                effect(&mut scene.model)?;
+                let _ = effect(&mut scene.model);
+                Ok(())
+            }
+            Trouble::PoolerRestarts => {
+                effect(&mut scene.model)?;
+                scene.model.restart_pooler();
                 Ok(())
             }
             Trouble::Nothing | Trouble::DiesBeforeAppend | Trouble::DiesAfterAppend => {
-                answer(scene.model.mutate(action, facts.epoch))
+                effect(&mut scene.model)
             }
         }
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
 use pgferry_plan::lag::{LagReport, StreamStatus};
+use pgferry_plan::traffic::{PoolerState, PoolerView, TrafficView};
 use pgferry_plan::world::{
     FenceView, MarkerView, NodeRecord, NodeState, SequenceView, SessionView, SlotView,
     SubscriptionView, World,
@@ -27,12 +28,20 @@ pub(super) struct Node {
     sequence: Option<i64>,
 }
 
+/// A pooler, which knows of no epoch: what is said to it happens.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pooler {
+    pub(super) paused: bool,
+    points_at: Side,
+}
+
 /// Both sides, both streams, and what was promised to clients.
 #[derive(Debug)]
 pub(super) struct Model {
     pub(super) nodes: [Node; 2],
     /// Changes under way, each with the look at which it arrives.
     streams: [VecDeque<(u64, Change)>; 2],
+    pub(super) poolers: [Pooler; 2],
     pub(super) acknowledged: BTreeSet<u64>,
     handed_out: BTreeSet<i64>,
     next_row: u64,
@@ -73,6 +82,7 @@ impl Model {
         Self {
             nodes: [node(NodeState::Open, false), node(NodeState::Fenced, true)],
             streams: [VecDeque::new(), VecDeque::new()],
+            poolers: [Pooler { paused: false, points_at: Side::Source }; 2],
             acknowledged: BTreeSet::new(),
             handed_out: BTreeSet::new(),
             next_row: 1,
@@ -162,6 +172,52 @@ impl Model {
             assert_eq!(node.rows.get(row), Some(&1), "row {row} on the {active}");
             assert_eq!(other.rows.get(row), Some(&1), "row {row} on the {}", active.other());
         }
+    }
+
+    /// What must hold besides once nothing is late any more: clients are let go to the open side.
+    pub(super) fn check_traffic(&self, active: Side) {
+        for pooler in &self.poolers {
+            assert!(!pooler.paused, "a pooler holds its clients at rest");
+            assert_eq!(pooler.points_at, active, "a pooler leads its clients astray");
+        }
+    }
+
+    /// Carries out an action on the poolers. The epoch was asked for before, or not at all when it
+    /// lands late.
+    pub(super) fn direct(&mut self, action: &Action) {
+        for pooler in &mut self.poolers {
+            match action {
+                Action::PauseTraffic { .. } => pooler.paused = true,
+                Action::PointTraffic { side } => pooler.points_at = *side,
+                Action::ResumeTraffic { side } => {
+                    *pooler = Pooler { paused: false, points_at: *side };
+                }
+                other => panic!("poolers know no action {other:?}"),
+            }
+        }
+    }
+
+    /// A pooler is restarted: it forgets its PAUSE, and nothing else.
+    pub(super) fn restart_pooler(&mut self) {
+        self.poolers[0].paused = false;
+    }
+
+    pub(super) fn holds_epoch(&self, side: Side, epoch: i64) -> bool {
+        self.nodes[side as usize].epoch == epoch
+    }
+
+    pub(super) fn look_at_traffic(&self) -> TrafficView {
+        let view = |pooler: &Pooler| PoolerView {
+            name: "pooler".to_owned(),
+            state: Seen::Present(PoolerState {
+                points_at: Some(pooler.points_at),
+                paused: pooler.paused,
+                ..PoolerState::default()
+            }),
+            working: None,
+            failed: None,
+        };
+        TrafficView::Poolers(self.poolers.iter().map(view).collect())
     }
 
     /// A new leadership raises the epoch before anything else.

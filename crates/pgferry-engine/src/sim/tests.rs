@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use pgferry_plan::steps::{Part, STEPS};
+use pgferry_plan::traffic::TrafficPolicy;
 use pgferry_plan::{
     Course, Entry, Event, Evidence, Facts, Kind, OperationState, Policy, Side, Verb,
 };
@@ -24,6 +25,7 @@ fn policy() -> Policy {
         stall_budget: Duration::from_secs(60),
         grace: Duration::ZERO,
         native_copy: false,
+        traffic: TrafficPolicy::default(),
         headroom: 10,
         max_retained_wal: None,
     }
@@ -53,7 +55,7 @@ fn set_up() -> Vec<Entry> {
 struct Daemon {
     stage: Stage,
     epoch: i64,
-    engine: Engine<Stage, Stage>,
+    engine: Engine<Stage, Stage, Stage>,
     policy: Policy,
     deaths: usize,
 }
@@ -65,7 +67,7 @@ impl Daemon {
         Self { stage, epoch, engine, policy, deaths: 0 }
     }
 
-    async fn lead(stage: &Stage, epoch: &mut i64, policy: &Policy) -> Engine<Stage, Stage> {
+    async fn lead(stage: &Stage, epoch: &mut i64, policy: &Policy) -> Engine<Stage, Stage, Stage> {
         loop {
             *epoch += 1;
             let entries = {
@@ -79,6 +81,7 @@ impl Daemon {
             };
             let facts = Facts::replay(&entries).expect("a journal that was written can be read");
             let engine = Engine::take_over(
+                stage.clone(),
                 stage.clone(),
                 stage.clone(),
                 policy.clone(),
@@ -136,6 +139,7 @@ impl Daemon {
         }
         let active = self.engine.facts().active;
         self.stage.scene().model.check_at_rest(active);
+        self.stage.scene().model.check_traffic(active);
     }
 
     async fn switch(&mut self, kind: Kind) -> OperationState {
@@ -207,7 +211,7 @@ fn a_switchover_out_of_budget_is_taken_back_and_writers_go_on() {
 fn any_trouble_with_an_abort_at_any_turn_after_it_ends_on_one_open_side() {
     block_on(async {
         for trouble in Trouble::ALL {
-            for index in 0..10 {
+            for index in 0..14 {
                 for turns in 0..12 {
                     let stage = Stage::new(trouble, index);
                     let mut daemon = Daemon::start(stage.clone(), policy()).await;

@@ -6,7 +6,7 @@
 use super::fence::{self, writer_found};
 use super::following::await_marker;
 use super::gate::not_streaming;
-use super::{Decision, Policy, blocked, done, look};
+use super::{Decision, Policy, blocked, done, look, traffic};
 use crate::action::Action;
 use crate::facts::{Facts, Switchover};
 use crate::finding::Blocker;
@@ -175,11 +175,22 @@ pub(super) fn confirm(facts: &Facts, world: &World) -> Decision {
     await_marker(facts, world, to).unwrap_or_else(done)
 }
 
-/// Takes a switchover back: the active side is opened again, unless its record says that it has
-/// yielded. Then the other side may be open, and the only way is forward.
+/// Takes a switchover back: the active side is opened again, then the traffic is let go to it.
 pub(super) fn undo(facts: &Facts, switchover: &Switchover, world: &World) -> Decision {
+    match undo_fence(facts, switchover, world) {
+        Decision::Done(_) => traffic::undo(switchover, world),
+        not_yet @ (Decision::Act(_)
+        | Decision::Wait(_)
+        | Decision::Blocked(_)
+        | Decision::LineCrossed) => not_yet,
+    }
+}
+
+/// Opens the active side, unless its record says that it has yielded. Then the other side may be
+/// open, and the only way is forward.
+fn undo_fence(facts: &Facts, switchover: &Switchover, world: &World) -> Decision {
     let from = switchover.kind.from();
-    if switchover.fenced_at.is_none() && switchover.step < Step::FenceActive {
+    if switchover.step < Step::FenceActive {
         return done();
     }
     let node = world.node(from);

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{Course, Facts, Operation, StepTime, Switchover, milliseconds};
+use super::{Course, Facts, Operation, StepTime, Switchover, TrafficTouched, milliseconds};
 use crate::finding::Blocker;
 use crate::journal::{Entry, Event, Evidence, Intent, OperationState, Verb};
 use crate::side::Side;
@@ -92,6 +92,7 @@ impl Facts {
                     unwinding: None,
                     started_at: at,
                     fenced_at: None,
+                    traffic: TrafficTouched::Not,
                     opened_at: None,
                     steps: Vec::new(),
                     step_began_at: at,
@@ -167,6 +168,7 @@ impl Facts {
             unwinding: None,
             started_at: at,
             fenced_at: None,
+            traffic: TrafficTouched::Not,
             opened_at: None,
             steps: Vec::new(),
             step_began_at: at,
@@ -219,6 +221,16 @@ impl Facts {
         {
             switchover.fenced_at.get_or_insert(at);
         }
+        if let (Intent::PauseTraffic { holds, .. }, Some(switchover)) =
+            (intent, self.switchover_mut())
+        {
+            if *holds {
+                switchover.traffic = TrafficTouched::Held;
+                switchover.fenced_at.get_or_insert(at);
+            } else {
+                switchover.traffic = TrafficTouched::Told;
+            }
+        }
         self.intents.push(intent.clone());
         Ok(())
     }
@@ -241,7 +253,10 @@ impl Facts {
             Evidence::Copied { .. } => self.copied = Some(evidence.clone()),
             Evidence::Leftovers { left } => self.leftovers.clone_from(left),
             Evidence::Held { from } => {
-                if let Some(switchover) = self.switchover_mut() {
+                // Where a pooler holds writes, the fence that follows does not begin the stall.
+                if let Some(switchover) = self.switchover_mut().filter(|switchover| {
+                    step == Step::PauseTraffic || switchover.traffic != TrafficTouched::Held
+                }) {
                     switchover.fenced_at = Some(*from);
                 }
             }
@@ -267,7 +282,10 @@ impl Facts {
                 if switchover.unwinding.is_some() {
                     return Err("the switchover is being taken back");
                 }
-                if matches!(step, Step::OpenOther | Step::OpenSurvivor) {
+                let held = switchover.traffic == TrafficTouched::Held;
+                if matches!(step, Step::OpenOther | Step::OpenSurvivor)
+                    || step == Step::ResumeTraffic && held
+                {
                     let opened = if let Evidence::Opened { at } = evidence { *at } else { at };
                     switchover.opened_at = Some(opened);
                 }

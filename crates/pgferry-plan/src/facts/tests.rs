@@ -54,6 +54,13 @@ fn candidates(facts: &Facts, salt: u8) -> Vec<Event> {
         forced(id, Verb::Cutover),
         forced(id, Verb::Rollback),
         Event::Adopted { lost: Side::Destination, node_id: id },
+        Event::Intended {
+            step,
+            intent: Intent::PauseTraffic {
+                side: facts.kind().from(),
+                holds: salt.is_multiple_of(2),
+            },
+        },
     ]);
     events
 }
@@ -85,7 +92,7 @@ fn walk(choices: &[(u8, u8)]) -> (Vec<Entry>, Facts) {
 fn choices() -> impl Strategy<Value = Vec<(u8, u8)>> {
     // 0, 1 and 2 ask for start, cutover and rollback; 8 takes over, 12 completes the step.
     let choice =
-        prop_oneof![3 => 0..21u8, 1 => Just(0u8), 1 => Just(1), 1 => Just(2), 12 => Just(12)];
+        prop_oneof![3 => 0..22u8, 1 => Just(0u8), 1 => Just(1), 1 => Just(2), 12 => Just(12)];
     prop::collection::vec((choice, any::<u8>()), 1..160)
 }
 

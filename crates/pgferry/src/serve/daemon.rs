@@ -25,6 +25,7 @@ use pgferry_postgres::PgCluster;
 use pgferry_postgres::connect::ConnectError;
 use pgferry_postgres::journal::{JournalError, Lead, Place};
 use pgferry_server::{Accepted, Command, MigrationHandle, MigrationState, Refusal, RefusalStatus};
+use pgferry_traffic::MigrationTraffic;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +50,7 @@ pub(super) struct Daemon {
     config: MigrationConfig,
     policy: Policy,
     cluster: PgCluster,
+    traffic: MigrationTraffic<PgCluster>,
     place: Place,
     holder: Uuid,
     lag: watch::Receiver<LagReport>,
@@ -99,6 +101,7 @@ impl Daemon {
         let (nodes_tx, nodes) = watch::channel(NodesReport::default());
         let (beat, beats) = watch::channel(None);
         let cluster = PgCluster::new(migration.clone(), place.clone(), lag.clone())?;
+        let traffic = MigrationTraffic::new(migration, cluster.clone())?;
         let watched = Watched {
             migration: migration.name.clone(),
             forward_subscription: migration.name.subscription(Direction::Forward),
@@ -137,9 +140,11 @@ impl Daemon {
                 headroom: migration.sequences.headroom,
                 max_retained_wal: migration.copy.max_retained_wal,
                 native_copy: cluster.copies_by_pglogical(),
+                traffic: MigrationTraffic::<PgCluster>::policy(migration),
             },
             config: migration.clone(),
             cluster,
+            traffic,
             place,
             holder: Uuid::new_v4(),
             lag,

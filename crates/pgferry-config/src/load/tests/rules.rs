@@ -297,21 +297,9 @@ fn what_is_not_built_yet_is_refused_by_name() {
             "server.tokens: not built yet",
         ],
     );
-    for method in ["pgbouncer", "command", "webhook"] {
-        check_added(
-            &format!("[migrations.orders.traffic]\nmethod = '{method}'"),
-            &["migrations.orders.traffic.method: not built yet (use \"multi_host\")"],
-        );
-    }
     check_added(
         "[migrations.orders.cutover]\nrequire_verification = false\n[server]\ninsecure = false",
         &[],
-    );
-    check_added(
-        "[migrations.orders.traffic]\nmethod = 'dns'",
-        &[
-            "migrations.orders.traffic.method: one of \"multi_host\", \"pgbouncer\", \"command\", \"webhook\" is expected",
-        ],
     );
 }
 

@@ -12,6 +12,7 @@ use pgferry_plan::{Blocker, Course, Facts, Order, Side, Step, Verb};
 use pgferry_postgres::PgCluster;
 use pgferry_postgres::journal::Leader;
 use pgferry_server::{Accepted, Command};
+use pgferry_traffic::MigrationTraffic;
 
 use super::answers::{answer, conflict, journal_blocker, not_leader};
 use super::forced::{forced_answer, given_up};
@@ -28,7 +29,7 @@ const LONGEST_REST: Duration = Duration::from_secs(5);
 /// For how long a stop waits until a switchover is back or through.
 const FAREWELL: Duration = Duration::from_secs(20);
 
-pub(super) type PgEngine = Engine<PgCluster, Leader>;
+pub(super) type PgEngine = Engine<PgCluster, MigrationTraffic<PgCluster>, Leader>;
 
 impl Daemon {
     /// The lead is ours: the epoch goes up on both nodes, then the engine runs.
@@ -39,6 +40,7 @@ impl Daemon {
         self.lead_until_lost(leader, epoch, first, &renewal).await;
         renewal.abort();
         self.beat.send_replace(None);
+        self.traffic.shut_down();
         self.cluster.shut_down().await;
         // They carry the name of a leadership that is over.
         self.cluster.forget_connections();
@@ -94,6 +96,7 @@ impl Daemon {
         };
         let engine = Engine::take_over(
             self.cluster.clone(),
+            self.traffic.clone(),
             leader,
             self.policy.clone(),
             facts,
@@ -237,6 +240,7 @@ impl Daemon {
         };
         if verb == Verb::Resume {
             self.cluster.forget_failure();
+            self.traffic.forget_failure();
         }
         self.request(engine, Order { verb, open_passive, force }, Some(reply)).await
     }

@@ -71,6 +71,8 @@ impl Daemon {
             Ok(()) => {
                 tracing::warn!(%side, "opened without the journal");
                 self.stranded = None;
+                // Clients that a pooler holds would wait for the journal otherwise.
+                self.traffic.release(side, epoch).await;
             }
             Err(error) => tracing::warn!(%side, error, "could not be opened yet"),
         }
