@@ -10,6 +10,7 @@ mod crash;
 mod crossing;
 mod ending;
 mod existing_schema;
+mod forced;
 mod harness;
 mod large_objects;
 mod pglogical_copy;

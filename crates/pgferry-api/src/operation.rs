@@ -41,13 +41,16 @@ pub struct Verdict {
     pub kind: Kind,
     /// Everything in the way, at once.
     pub blockers: Vec<Blocker>,
+    /// What a forced switchover may lose, in one sentence; only in the verdict on one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub may_be_lost: Option<String>,
 }
 
 impl Verdict {
     /// A verdict from what stands in the way; it goes when nothing does.
     #[must_use]
     pub fn of(kind: Kind, blockers: Vec<Blocker>) -> Self {
-        Self { go: blockers.is_empty(), kind, blockers }
+        Self { go: blockers.is_empty(), kind, blockers, may_be_lost: None }
     }
 }
 

@@ -242,6 +242,12 @@ impl Verb {
         }
     }
 
+    /// Whether it takes `{"force": true}`: those that move the active side.
+    #[must_use]
+    pub fn takes_force(self) -> bool {
+        self.takes_dry_run()
+    }
+
     /// Whether it takes `{"open_passive": true}`.
     #[must_use]
     pub fn takes_open_passive(self) -> bool {

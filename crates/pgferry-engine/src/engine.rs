@@ -10,7 +10,8 @@ use pgferry_plan::decide::stall_left;
 use pgferry_plan::journal::{Entry, Event, Evidence, OperationState, Verb};
 use pgferry_plan::request::{succeeded, taken_back};
 use pgferry_plan::{
-    Action, Blocker, Course, Decision, Facts, Policy, Refusal, Step, World, admit, decide, verdict,
+    Action, Blocker, Course, Decision, Direction, Facts, Loss, Order, Policy, Refusal, Side, Step,
+    World, admit, decide, verdict,
 };
 use uuid::Uuid;
 
@@ -55,6 +56,8 @@ pub struct Engine<C, J> {
     world: World,
     journal_dropped: bool,
     kept_at: Option<Timestamp>,
+    /// WAL of the active side that was not confirmed when that was last seen, in bytes.
+    unconfirmed: Option<(u64, Timestamp)>,
     /// When the present step's fence was sent, or its opening answered.
     effect_at: Option<Timestamp>,
 }
@@ -84,6 +87,7 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
             world: World::default(),
             journal_dropped: false,
             kept_at: None,
+            unconfirmed: None,
             effect_at: None,
         };
         engine.note(epoch, Event::TookOver)?;
@@ -147,10 +151,11 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
             return Err(LeadershipLost("the journal's session has ended".to_owned()));
         }
         self.world = self.cluster.observe(&self.facts).await;
+        self.remember_unconfirmed();
         self.keep_up().await?;
         if matches!(self.facts.course, Course::AtRest | Course::Planned) {
             self.verdict = verdict(&self.facts, &self.world, &self.policy);
-            match pgferry_plan::decide::ailing(&self.world) {
+            match pgferry_plan::decide::ailing(&self.facts, &self.world) {
                 _ if self.facts.paused => self.say_paused(),
                 Some(blocker) => self.say(ConditionKind::Waiting, vec![blocker]),
                 None => self.condition = None,
@@ -230,16 +235,13 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
     ///
     /// # Errors
     /// When this daemon may not act any more.
-    pub async fn request(
-        &mut self,
-        verb: Verb,
-        open_passive: bool,
-    ) -> Result<Result<Uuid, Refusal>, LeadershipLost> {
-        if matches!(verb, Verb::Cutover | Verb::Rollback) && self.facts.course == Course::AtRest {
+    pub async fn request(&mut self, order: Order) -> Result<Result<Uuid, Refusal>, LeadershipLost> {
+        let switches = matches!(order.verb, Verb::Cutover | Verb::Rollback);
+        if switches && (self.facts.course == Course::AtRest || order.force) {
             self.world = self.cluster.observe(&self.facts).await;
         }
         let operation = Uuid::now_v7();
-        let admitted = admit(&self.facts, &self.world, &self.policy, verb, open_passive, operation);
+        let admitted = admit(&self.facts, &self.world, &self.policy, order, operation);
         match admitted {
             Err(refusal) => Ok(Err(refusal)),
             Ok(events) => {
@@ -262,6 +264,31 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
         &self.verdict
     }
 
+    /// Begins an empty journal with what the surviving side's record says: the one before was lost with
+    /// the active side.
+    ///
+    /// # Errors
+    /// When this daemon may not act any more.
+    pub async fn adopt(&mut self, lost: Side, node_id: Uuid) -> Result<(), LeadershipLost> {
+        self.note(self.facts.epoch, Event::Adopted { lost, node_id })?;
+        self.flush().await
+    }
+
+    /// Looks afresh and tells everything that stands against forcing a switchover of this verb, and what
+    /// it may lose.
+    pub async fn forced_verdict(&mut self, verb: Verb) -> (Vec<Blocker>, Loss) {
+        self.world = self.cluster.observe(&self.facts).await;
+        let blockers = pgferry_plan::forced::blockers(&self.facts, &self.world, verb);
+        (blockers, pgferry_plan::forced::loss(&self.facts, &self.world, self.unconfirmed))
+    }
+
+    /// The active side's WAL that the other one had not confirmed, while both can be seen.
+    fn remember_unconfirmed(&mut self) {
+        let leaving = Direction::leaving(self.facts.kind().from());
+        let bytes = self.world.lag.present().and_then(|lag| lag.stream(leaving).lag_bytes);
+        self.unconfirmed = bytes.map(|bytes| (bytes, self.world.now)).or(self.unconfirmed);
+    }
+
     async fn conclude(&mut self, evidence: Evidence) -> Result<Turn, LeadershipLost> {
         let Some(step) = self.facts.step() else { return Ok(Turn::AtRest) };
         failpoint::reach(self.place("seen_done", "seen_undone"), Some(step)).await;
@@ -278,7 +305,7 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
         // Without it, after a restart in between, the journal's own times stand.
         let evidence = match (step, self.effect_at.take()) {
             (Step::FenceActive, Some(from)) => Evidence::Held { from },
-            (Step::OpenOther, Some(at)) => Evidence::Opened { at },
+            (Step::OpenOther | Step::OpenSurvivor, Some(at)) => Evidence::Opened { at },
             (_, _) => evidence,
         };
         let operation = self.operation_of_course();

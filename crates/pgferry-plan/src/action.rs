@@ -136,6 +136,15 @@ pub enum Action {
         /// The last value that each is to have handed out.
         values: Vec<(SequenceName, i64)>,
     },
+    /// Set sequences of a closed side past what its tables hold, because the other side is lost.
+    RaiseSequences {
+        /// Where.
+        side: Side,
+        /// The record's revision that was seen, and that this raises: how a look knows it was done.
+        revision: i64,
+        /// The last value that each is to have handed out.
+        values: Vec<(SequenceName, i64)>,
+    },
     /// Write into the fenced side's record that it has yielded. This is the line.
     Yield {
         /// The fenced side.
@@ -252,6 +261,9 @@ impl Action {
                 Intent::WriteMarker { side: *side, token: *token }
             }
             Action::SetSequences { side, .. } => Intent::SetSequences { side: *side },
+            Action::RaiseSequences { side, revision, .. } => {
+                Intent::RaiseSequences { side: *side, revision: *revision }
+            }
             Action::Yield { side, .. } => Intent::Yield { side: *side },
             Action::Open { side, revision } => Intent::Open { side: *side, revision: *revision },
             Action::DropSubscription { direction } => {

@@ -7,6 +7,7 @@ mod copying;
 mod end;
 mod fence;
 mod following;
+mod forced;
 mod gate;
 mod native;
 mod preparing;
@@ -29,7 +30,7 @@ use crate::lag::StreamStatus;
 use crate::name::MigrationName;
 use crate::seen::Seen;
 use crate::sequences;
-use crate::side::Direction;
+use crate::side::{Direction, Side};
 use crate::steps::Step;
 use crate::world::{JobView, NodeState, World};
 
@@ -76,7 +77,10 @@ pub const MAX_BEFORE_FENCE: Duration = Duration::from_secs(60);
 pub fn decide(facts: &Facts, world: &World, policy: &Policy) -> Decision {
     match &facts.course {
         Course::SetUp(step) => decide_step(*step, facts, world, policy),
-        Course::End { step, .. } => decide_step(*step, facts, world, policy),
+        Course::End { step, .. } => match facts.lost {
+            Some(lost) => decide_step(*step, facts, &without(world, lost), policy),
+            None => decide_step(*step, facts, world, policy),
+        },
         Course::Switchover(switchover) if switchover.unwinding.is_some() => {
             switchover::undo(facts, switchover, world)
         }
@@ -85,6 +89,27 @@ pub fn decide(facts: &Facts, world: &World, policy: &Policy) -> Decision {
             Decision::Wait("nothing is asked for".to_owned())
         }
     }
+}
+
+/// The look with what was not seen of a lost side taken for gone: the end does not wait for it. What is
+/// seen of one that has come back is cleaned up like any other.
+fn without(world: &World, lost: Side) -> World {
+    fn gone<T>(seen: &mut Seen<T>) {
+        if matches!(seen, Seen::Unknown(_)) {
+            *seen = Seen::Absent;
+        }
+    }
+    let mut world = world.clone();
+    let node = world.node_mut(lost);
+    gone(&mut node.record);
+    gone(&mut node.pglogical_node);
+    gone(&mut node.fence);
+    gone(&mut node.marker);
+    gone(&mut node.orphans);
+    gone(&mut node.removable);
+    gone(&mut world.stream_mut(Direction::leaving(lost.other())).subscription);
+    gone(&mut world.stream_mut(Direction::leaving(lost)).slot);
+    world
 }
 
 fn decide_step(step: Step, facts: &Facts, world: &World, policy: &Policy) -> Decision {
@@ -124,6 +149,10 @@ fn decide_step(step: Step, facts: &Facts, world: &World, policy: &Policy) -> Dec
         Step::Yield => switchover::yield_fenced(facts, world),
         Step::OpenOther => switchover::open_other(facts, world),
         Step::Confirm => switchover::confirm(facts, world),
+        Step::CutStream => forced::cut_stream(facts, world),
+        Step::RaiseSequences => forced::raise_sequences(facts, world, policy),
+        Step::OpenSurvivor => forced::open_survivor(facts, world),
+        Step::DropStreams => forced::drop_streams(facts, world),
         Step::DrainBoth => end::drain_both(facts, world),
         Step::DisableSubscriptions => end::disable_subscriptions(world),
         Step::DropSubscriptions => end::drop_subscriptions(world),
@@ -180,9 +209,12 @@ pub fn out_of_time(facts: &Facts, world: &World, policy: &Policy) -> Option<Bloc
     }
 }
 
-/// What a person should know of while a migration rests: a stream that does not run.
+/// What a person should know of while a migration rests: a side that is lost, a stream that does not run.
 #[must_use]
-pub fn ailing(world: &World) -> Option<Blocker> {
+pub fn ailing(facts: &Facts, world: &World) -> Option<Blocker> {
+    if let Some(lost) = facts.lost {
+        return Some(crate::verdict::side_lost(facts, lost));
+    }
     let lag = world.lag.present()?;
     let direction = Direction::BOTH
         .into_iter()
@@ -218,6 +250,9 @@ pub fn upkeep(facts: &Facts, world: &World) -> Vec<Action> {
         (Course::End { step, verb, .. }, _) => *step == Step::DrainBoth && *verb == Verb::Finish,
         (Course::Planned | Course::Ended(_), _) => false,
     };
+    if let Some(lost) = facts.lost {
+        return returned(facts, world, lost).into_iter().collect();
+    }
     if let Some(action) = closed_out(facts, world) {
         return vec![action];
     }
@@ -230,6 +265,16 @@ pub fn upkeep(facts: &Facts, world: &World) -> Vec<Action> {
     let wakes: Vec<Action> =
         asleep.map(|direction| Action::WakeSubscription { direction }).collect();
     if wakes.is_empty() { followed(facts, world).into_iter().collect() } else { wakes }
+}
+
+/// A lost side that is back, and open: the writes that its clients would find acknowledged there are on
+/// no other side.
+fn returned(facts: &Facts, world: &World, lost: Side) -> Option<Action> {
+    let record = world.node(lost).record.present()?;
+    let fence = world.node(lost).fence.present()?;
+    (facts.course == Course::AtRest
+        && (record.state == NodeState::Open || !fence.unfenced.is_empty()))
+    .then(|| Action::Fence { side: lost, revision: record.revision, roles: fence.unfenced.clone() })
 }
 
 /// A passive side that a role may write to again.

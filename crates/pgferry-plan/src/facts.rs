@@ -25,6 +25,8 @@ pub struct Facts {
     pub course: Course,
     /// The side that takes the writes.
     pub active: Side,
+    /// The side that a person has declared lost for good: nothing waits for it any more.
+    pub lost: Option<Side>,
     /// A person asked for a pause.
     pub paused: bool,
     /// Every operation, oldest first.
@@ -164,6 +166,7 @@ impl Default for Facts {
             epoch: 0,
             course: Course::Planned,
             active: Side::Source,
+            lost: None,
             paused: false,
             operations: Vec::new(),
             intents: Vec::new(),
@@ -231,7 +234,7 @@ impl Facts {
             Course::SetUp(step) => match step.spec().part {
                 Part::Preparing => Phase::Preparing,
                 Part::Copying => Phase::Copying,
-                Part::Following | Part::Switchover | Part::End => Phase::Following,
+                Part::Following | Part::Switchover | Part::Forced | Part::End => Phase::Following,
             },
             Course::AtRest => Phase::at_rest(self.active),
             Course::Switchover(switchover) => Phase::of_switchover(switchover.kind),
@@ -332,6 +335,7 @@ pub fn milliseconds(from: Timestamp, to: Timestamp) -> f64 {
 fn event_name(event: &Event) -> &'static str {
     match event {
         Event::Requested { .. } => "requested",
+        Event::Adopted { .. } => "adopted",
         Event::TookOver => "took_over",
         Event::Intended { .. } => "intended",
         Event::Completed { .. } => "completed",

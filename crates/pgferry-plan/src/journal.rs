@@ -113,6 +113,17 @@ pub enum Event {
         /// finish and abandon: also lift the fence of the side left behind.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         open_passive: bool,
+        /// For a switchover away from a side that is lost for good.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
+    },
+    /// The journal was lost with the active side, and this one begins with what the surviving side's
+    /// record says.
+    Adopted {
+        /// The side that was active, and is lost.
+        lost: Side,
+        /// The id of the surviving side's record.
+        node_id: Uuid,
     },
     /// A daemon became leader under the entry's epoch and raised it on both nodes.
     TookOver,
@@ -186,6 +197,7 @@ pub enum Intent {
     Analyze,
     WriteMarker { side: Side, token: u64 },
     SetSequences { side: Side },
+    RaiseSequences { side: Side, revision: i64 },
     Yield { side: Side },
     Open { side: Side, revision: i64 },
     DropSubscription { direction: Direction },

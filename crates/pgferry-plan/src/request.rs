@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::decide::Policy;
 use crate::facts::{Course, Facts};
 use crate::finding::Blocker;
+use crate::forced;
 use crate::journal::{Event, OperationState, Verb};
 use crate::steps::{LINE, Phase};
 use crate::verdict::{not_ready, verdict};
@@ -35,6 +36,23 @@ impl Refusal {
     }
 }
 
+/// What a person asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// What.
+    pub verb: Verb,
+    /// finish and abandon: also lift the fence of the side left behind.
+    pub open_passive: bool,
+    /// cutover and rollback: the active side is lost for good, and what it had not sent with it.
+    pub force: bool,
+}
+
+impl From<Verb> for Order {
+    fn from(verb: Verb) -> Self {
+        Self { verb, open_passive: false, force: false }
+    }
+}
+
 /// Accepts a request as events to append, or refuses it. `world` is a look of just now.
 ///
 /// # Errors
@@ -43,12 +61,12 @@ pub fn admit(
     facts: &Facts,
     world: &World,
     policy: &Policy,
-    verb: Verb,
-    open_passive: bool,
+    order: Order,
     operation: Uuid,
 ) -> Result<Vec<Event>, Refusal> {
+    let Order { verb, open_passive, force } = order;
     let phase = facts.phase();
-    let requested = Event::Requested { operation, verb, open_passive };
+    let requested = Event::Requested { operation, verb, open_passive, force };
     let at_once = |requested| vec![requested, succeeded(operation)];
     match verb {
         Verb::Start => match facts.course {
@@ -63,6 +81,12 @@ pub fn admit(
                 "look at `pgferry status`",
             ))),
         },
+        Verb::Cutover | Verb::Rollback if force => {
+            match Refusal::all(forced::blockers(facts, world, verb)) {
+                Some(refusal) => Err(refusal),
+                None => Ok(vec![requested]),
+            }
+        }
         Verb::Cutover | Verb::Rollback => {
             let allowed =
                 facts.course == Course::AtRest && Verb::of_switchover(facts.kind()) == verb;

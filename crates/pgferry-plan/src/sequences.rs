@@ -29,6 +29,29 @@ pub fn behind(
         .collect()
 }
 
+/// The values that put every sequence past what it has handed out here and past what rows hold, by the
+/// headroom: for a side whose other side can no longer be asked.
+#[must_use]
+pub fn past_columns(
+    here: &[SequenceView],
+    columns: &[(SequenceName, i64)],
+    headroom: i64,
+) -> Vec<(SequenceName, i64)> {
+    let mut farthest: Vec<SequenceView> = here.to_vec();
+    let index: HashMap<SequenceName, usize> =
+        here.iter().enumerate().map(|(index, view)| (view.name.clone(), index)).collect();
+    for (name, value) in columns {
+        let Some(view) = index.get(name).and_then(|index| farthest.get_mut(*index)) else {
+            continue;
+        };
+        // A row may hold a value that the sequence could never have handed out.
+        if (view.min..=view.max).contains(value) && is_behind(view, *value) {
+            view.last = Some(*value);
+        }
+    }
+    behind(&farthest, here, headroom)
+}
+
 /// The value to set; None when the sequence was never called, so there is nothing to stay past.
 ///
 /// Where headroom would pass the sequence's bound it is left out: an exhausted sequence is an
@@ -129,6 +152,26 @@ mod tests {
     fn goes_past_the_last_value_by_the_headroom() {
         check(sequence(Some(100), 1), sequence(Some(7), 1), 1000, Some(1100));
         check(sequence(Some(100), 5), sequence(None, 5), 10, Some(150));
+    }
+
+    #[test]
+    fn alone_goes_past_what_it_handed_out_and_past_what_rows_hold() {
+        let name = SequenceName::new("public", "s");
+        let alone = |last, rows: &[i64]| {
+            let rows: Vec<_> = rows.iter().map(|value| (name.clone(), *value)).collect();
+            past_columns(&[sequence(last, 1)], &rows, 10).first().map(|(_, value)| *value)
+        };
+        assert_eq!(alone(Some(100), &[]), Some(110));
+        assert_eq!(
+            alone(Some(100), &[250, 90]),
+            Some(260),
+            "rows arrived that it never handed out"
+        );
+        assert_eq!(alone(None, &[7]), Some(17));
+        assert_eq!(alone(None, &[]), None, "nobody has used it");
+        assert_eq!(alone(Some(100), &[1_000_000]), Some(110), "out of its bounds: not its value");
+        let down = past_columns(&[sequence(Some(-5), -1)], &[(name, -40)], 10);
+        assert_eq!(down.first().map(|(_, value)| *value), Some(-50));
     }
 
     #[test]

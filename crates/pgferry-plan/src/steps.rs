@@ -40,6 +40,10 @@ pub enum Step {
     OpenOther,
     ResumeTraffic,
     Confirm,
+    CutStream,
+    RaiseSequences,
+    OpenSurvivor,
+    DropStreams,
     DrainBoth,
     DisableSubscriptions,
     DropSubscriptions,
@@ -62,6 +66,9 @@ pub enum Part {
     Following,
     /// Phases cutting_over and rolling_back: one switchover, sides exchanged.
     Switchover,
+    /// The same phases, when the active side is lost and a person has forced it: there is nothing to drain
+    /// and nobody to fence.
+    Forced,
     /// Phases finishing and abandoning.
     End,
 }
@@ -149,6 +156,18 @@ pub const STEPS: &[StepSpec] = &[
         Step::Confirm,
         "see writes allowed, the fenced side quiet and the stream back moving",
     ),
+    row(
+        Part::Forced,
+        Step::CutStream,
+        "stop the lost side's stream for good, so that nothing of it arrives later",
+    ),
+    row(
+        Part::Forced,
+        Step::RaiseSequences,
+        "move the surviving side's sequences past what its tables hold",
+    ),
+    row(Part::Forced, Step::OpenSurvivor, "allow application writes on the surviving side"),
+    row(Part::Forced, Step::DropStreams, "remove what would keep changes for the lost side"),
     row(Part::End, Step::DrainBoth, "send a last marker each way"),
     row(Part::End, Step::DisableSubscriptions, "stop both streams"),
     row(Part::End, Step::DropSubscriptions, "remove both subscriptions"),
@@ -202,6 +221,10 @@ impl Step {
             Step::OpenOther => "open_other",
             Step::ResumeTraffic => "resume_traffic",
             Step::Confirm => "confirm",
+            Step::CutStream => "cut_stream",
+            Step::RaiseSequences => "raise_sequences",
+            Step::OpenSurvivor => "open_survivor",
+            Step::DropStreams => "drop_streams",
             Step::DrainBoth => "drain_both",
             Step::DisableSubscriptions => "disable_subscriptions",
             Step::DropSubscriptions => "drop_subscriptions",
@@ -227,6 +250,13 @@ impl Step {
         self.spec().part == Part::Switchover && self <= LINE
     }
 
+    /// Whether this step belongs to a forced switchover: it never waits for the lost side, and only goes
+    /// forward.
+    #[must_use]
+    pub fn is_forced(self) -> bool {
+        self.spec().part == Part::Forced
+    }
+
     /// Whether writes are held while this step runs: between the fence and the opening nothing
     /// sleeps and nothing waits for a person.
     #[must_use]
@@ -246,7 +276,8 @@ impl Part {
         match self {
             Part::Preparing | Part::Copying | Part::Following => 0,
             Part::Switchover => 1,
-            Part::End => 2,
+            Part::Forced => 2,
+            Part::End => 3,
         }
     }
 }
@@ -346,6 +377,7 @@ pub fn to_markdown() -> String {
                 Part::Copying => "copying",
                 Part::Following => "following",
                 Part::Switchover => "cutting_over, rolling_back",
+                Part::Forced => "cutting_over, rolling_back, forced",
                 Part::End => "finishing, abandoning",
             };
             text.push_str(&format!(

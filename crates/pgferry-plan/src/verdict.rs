@@ -20,6 +20,10 @@ pub fn verdict(facts: &Facts, world: &World, policy: &Policy) -> Vec<Blocker> {
         blockers.push(not_ready(facts.phase()));
         return blockers;
     }
+    if let Some(lost) = facts.lost {
+        blockers.push(side_lost(facts, lost));
+        return blockers;
+    }
     if facts.paused {
         blockers.push(Blocker::new(
             "paused",
@@ -77,6 +81,19 @@ pub fn not_ready(phase: Phase) -> Blocker {
                 "the migration has ended"
             }
         },
+    )
+}
+
+/// There is no other side any more.
+pub(crate) fn side_lost(facts: &Facts, lost: Side) -> Blocker {
+    let (verb, rest) = match facts.active {
+        Side::Source => ("abandon", "start again with a new destination"),
+        Side::Destination => ("finish", "move on from there"),
+    };
+    Blocker::new(
+        "side_lost",
+        format!("the {lost} was declared lost: there is nothing to switch over to"),
+        format!("`pgferry {verb}` clears up what is left, then {rest}"),
     )
 }
 

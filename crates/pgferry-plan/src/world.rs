@@ -114,6 +114,9 @@ pub struct NodeView {
     pub marker: Seen<MarkerView>,
     /// Every sequence in scope.
     pub sequences: Seen<Vec<SequenceView>>,
+    /// For each sequence that fills a column: the value farthest in the direction of its increment
+    /// that a row holds.
+    pub column_values: Seen<Vec<(SequenceName, i64)>>,
     /// Slots and origins of this migration that no subscription uses.
     pub orphans: Seen<OrphansView>,
     /// What pgferry has put there and `Remove` takes away is still there.

@@ -96,12 +96,18 @@ impl PgCluster {
             Action::SetSequences { side, revision, values } => {
                 self.node(*side).mutate(seen(revision), &statements::set_sequences(values)).await
             }
+            Action::RaiseSequences { side, revision, values } => {
+                self.node(*side).mutate(seen(revision), &statements::set_sequences(values)).await
+            }
             Action::Yield { side, revision } => {
                 self.node(*side).mutate(seen(revision), statements::YIELD).await
             }
             Action::Open { side, revision } => self.open(*side, seen(revision)).await,
             Action::DropSubscription { direction } => {
-                self.release_snapshots(None).await.map_err(Fault::Failed)?;
+                // The snapshot is the source's, and went with it.
+                if facts.lost != Some(Side::Source) {
+                    self.release_snapshots(None).await.map_err(Fault::Failed)?;
+                }
                 let sql = statements::drop_subscription(&name.subscription(*direction));
                 self.on_subscriber(*direction, guard, &sql).await
             }

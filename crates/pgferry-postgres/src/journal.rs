@@ -207,7 +207,7 @@ impl Place {
         Ok(Some(entries))
     }
 
-    /// Asks for the lease. `first` makes a lease where there is none: what `start` does.
+    /// Asks for the lease. `first` makes a lease where there is none, under this epoch: what `start` does.
     ///
     /// # Errors
     /// When the journal could not be asked.
@@ -215,7 +215,7 @@ impl Place {
         &self,
         migration: &MigrationName,
         holder: Uuid,
-        first: bool,
+        first: Option<i64>,
     ) -> Result<(Lead, Option<Leader>), JournalError> {
         self.in_time(self.lead_now(migration, holder, first)).await
     }
@@ -224,7 +224,7 @@ impl Place {
         &self,
         migration: &MigrationName,
         holder: Uuid,
-        first: bool,
+        first: Option<i64>,
     ) -> Result<(Lead, Option<Leader>), JournalError> {
         let client = self.client().await?;
         // Asked first, not found out by an error: a planned daemon asks all day, and every error is
@@ -241,8 +241,12 @@ impl Place {
         };
         let taken = match taken {
             Some(row) => Some(row),
-            None if first => client.query_opt(MAKE_LEASE, &[&name, &holder, &seconds]).await?,
-            None => None,
+            None => match first {
+                Some(epoch) => {
+                    client.query_opt(MAKE_LEASE, &[&name, &holder, &seconds, &epoch]).await?
+                }
+                None => None,
+            },
         };
         match taken {
             Some(row) => {
@@ -401,7 +405,7 @@ const TAKE_LEASE: &str = "\
 
 const MAKE_LEASE: &str = "\
     INSERT INTO pgferry.lease (migration, holder, epoch, expires_at, backend_pid, backend_start) \
-    SELECT $1, $2, 1, clock_timestamp() + make_interval(secs => $3), pid, backend_start \
+    SELECT $1, $2, $4, clock_timestamp() + make_interval(secs => $3), pid, backend_start \
     FROM pg_catalog.pg_stat_activity WHERE pid = pg_backend_pid() \
     ON CONFLICT DO NOTHING RETURNING epoch";
 

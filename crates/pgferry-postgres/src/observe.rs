@@ -3,6 +3,7 @@
 //! A look never fails. A server that is away, a privilege that is missing, a query that times out
 //! make the part that they concern Unknown, and nothing else.
 
+pub(crate) mod columns;
 pub(crate) mod copy;
 pub(crate) mod end;
 pub(crate) mod existing;
@@ -155,6 +156,21 @@ impl PgCluster {
                 let both = Wants { fence: true, marker: true, ..RECORD };
                 self.see(world, both, both).await;
             }
+            Step::CutStream => self.see_subscription(world, Direction::leaving(from)).await,
+            Step::RaiseSequences => {
+                let survivor = from.other();
+                let wants = Wants { sequences: true, ..RECORD };
+                self.see_survivor(world, survivor, wants).await;
+                world.node_mut(survivor).column_values =
+                    Seen::from_look(columns::column_values(self.node(survivor), &self.rules).await);
+            }
+            Step::OpenSurvivor => self.see_survivor(world, from.other(), FENCE).await,
+            Step::DropStreams => {
+                let survivor = from.other();
+                self.see_subscription(world, Direction::leaving(from)).await;
+                world.node_mut(survivor).orphans =
+                    Seen::from_look(self.orphans(survivor, facts).await);
+            }
             Step::DrainBoth => {
                 for direction in Direction::BOTH {
                     self.see_stream(world, direction).await;
@@ -247,6 +263,11 @@ impl PgCluster {
                 NodeView::default()
             }
         }
+    }
+
+    /// Looks at one side only: the other is lost.
+    async fn see_survivor(&self, world: &mut World, side: Side, wants: Wants) {
+        *world.node_mut(side) = self.node_view_within(NODE_LOOK_TIME_AT_REST, side, wants).await;
     }
 
     async fn see_pair(&self, world: &mut World, from: Side, of_from: Wants, of_to: Wants) {

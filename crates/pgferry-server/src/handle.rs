@@ -100,6 +100,8 @@ pub struct Command {
     pub verb: Verb,
     /// Whether `finish` or `abandon` also lifts the fence of the side left behind.
     pub open_passive: bool,
+    /// Whether `cutover` or `rollback` goes away from a side that is lost.
+    pub force: bool,
     /// Whether only the verdict is asked for; nothing may be changed then.
     pub dry_run: bool,
     /// Takes the answer: as soon as the request is accepted or refused, not when it is carried out.

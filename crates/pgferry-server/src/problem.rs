@@ -33,6 +33,8 @@ pub(crate) enum ApiError {
     DryRunNotSupported(Verb),
     /// `open_passive` for something that leaves no side behind.
     OpenPassiveNotSupported(Verb),
+    /// `force` for something that moves no active side.
+    ForceNotSupported(Verb),
     /// A browser sends this from a page that is not ours.
     CrossOrigin,
     /// Verification is not part of this build.
@@ -128,6 +130,12 @@ impl ApiError {
                 format!("{verb} leaves no side behind that could be opened"),
                 "only finish and abandon take open_passive",
             ),
+            ApiError::ForceNotSupported(verb) => Problem::new(
+                400,
+                "force_not_supported",
+                format!("{verb} moves no active side, and has nothing to force"),
+                "only cutover and rollback take force",
+            ),
             ApiError::CrossOrigin => Problem::new(
                 403,
                 "cross_origin",
@@ -196,7 +204,7 @@ fn invalid_body(error: &serde_json::Error) -> Problem {
         status,
         "invalid_body",
         format!("the body cannot be used: {error}"),
-        "the body may be empty, {}, or {\"open_passive\": true} for finish and abandon",
+        "the body may be empty, {}, {\"open_passive\": true} for finish and abandon, or {\"force\": true} for cutover and rollback",
     )
 }
 

@@ -237,6 +237,15 @@ pub(crate) struct Switched {
     /// Change nothing; print whether it could begin now (0), or all that stands in the way (2)
     #[arg(long, conflicts_with = "no_wait")]
     pub(crate) dry_run: bool,
+    /// The active side is lost for good: open the other one without it
+    ///
+    /// Only while the active side cannot be reached. Prints what may be lost, and goes on only with
+    /// --yes. There is no way back: the lost side's stream is cut for good.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// With --force: accept what may be lost
+    #[arg(long, requires = "force", conflicts_with = "dry_run")]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -255,11 +264,14 @@ pub(crate) struct Request {
     pub(crate) wait: bool,
     pub(crate) dry_run: bool,
     pub(crate) open_passive: bool,
+    pub(crate) force: bool,
+    /// What a forced switchover may lose is accepted.
+    pub(crate) yes: bool,
 }
 
 impl Request {
     fn new(verb: Verb, wait: bool) -> Self {
-        Self { verb, wait, dry_run: false, open_passive: false }
+        Self { verb, wait, dry_run: false, open_passive: false, force: false, yes: false }
     }
 
     /// `start` takes hours: it returns when it is accepted.
@@ -272,7 +284,12 @@ impl Request {
     }
 
     pub(crate) fn switchover(verb: Verb, args: &Switched) -> Self {
-        Self { dry_run: args.dry_run, ..Self::waited(verb, &args.waited) }
+        Self {
+            dry_run: args.dry_run,
+            force: args.force,
+            yes: args.yes,
+            ..Self::waited(verb, &args.waited)
+        }
     }
 
     pub(crate) fn end(verb: Verb, args: &Ended) -> Self {
@@ -319,6 +336,8 @@ mod tests {
             ("pgferry explode", ErrorKind::InvalidSubcommand),
             ("pgferry cutover Not-A-Name", ErrorKind::ValueValidation),
             ("pgferry cutover --dry-run --no-wait", ErrorKind::ArgumentConflict),
+            ("pgferry cutover --yes", ErrorKind::MissingRequiredArgument),
+            ("pgferry finish --force", ErrorKind::UnknownArgument),
             ("pgferry start --dry-run", ErrorKind::UnknownArgument),
             ("pgferry cutover --open-passive", ErrorKind::UnknownArgument),
             ("pgferry watch --until done", ErrorKind::ValueValidation),

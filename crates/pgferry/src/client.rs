@@ -93,8 +93,7 @@ impl Client {
         name: &MigrationName,
         request: Request,
     ) -> Result<Operation, ClientError> {
-        let body = if request.open_passive { r#"{"open_passive":true}"# } else { "" };
-        self.post(&format!("/v1/migrations/{name}/{}", request.verb), body)
+        self.post(&format!("/v1/migrations/{name}/{}", request.verb), body(request))
     }
 
     pub(crate) fn dry_run(
@@ -102,7 +101,7 @@ impl Client {
         name: &MigrationName,
         request: Request,
     ) -> Result<Verdict, ClientError> {
-        self.post(&format!("/v1/migrations/{name}/{}?dry_run=true", request.verb), "")
+        self.post(&format!("/v1/migrations/{name}/{}?dry_run=true", request.verb), body(request))
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
@@ -231,6 +230,15 @@ fn base(url: &str) -> Result<String, ClientError> {
 fn content_type(answer: &Response<Body>) -> &str {
     let value = answer.headers().get("content-type").and_then(|value| value.to_str().ok());
     value.unwrap_or_default().split(';').next().unwrap_or_default().trim()
+}
+
+/// The verbs that take the one do not take the other.
+fn body(request: Request) -> &'static str {
+    match (request.open_passive, request.force) {
+        (true, _) => r#"{"open_passive":true}"#,
+        (false, true) => r#"{"force":true}"#,
+        (false, false) => "",
+    }
 }
 
 #[cfg(test)]

@@ -35,12 +35,12 @@ fn set_up() -> Vec<Entry> {
     let operation = Uuid::from_u128(1);
     let mut events = vec![
         Event::TookOver,
-        Event::Requested { operation, verb: Verb::Start, open_passive: false },
+        Event::Requested { operation, verb: Verb::Start, open_passive: false, force: false },
     ];
     events.extend(
         STEPS
             .iter()
-            .filter(|spec| !matches!(spec.part, Part::Switchover | Part::End))
+            .filter(|spec| !matches!(spec.part, Part::Switchover | Part::Forced | Part::End))
             .map(|spec| Event::Completed { step: spec.step, evidence: Evidence::Nothing }),
     );
     events
@@ -108,7 +108,7 @@ impl Daemon {
     async fn ask(&mut self, verb: Verb) {
         for _ in 0..MANY {
             let known = self.engine.facts().operations.len();
-            let result = self.engine.request(verb, false).await;
+            let result = self.engine.request(verb.into()).await;
             let answer = self.survive(result).await;
             if self.engine.facts().operations.len() > known || matches!(answer, Some(Ok(_))) {
                 return;
@@ -212,7 +212,7 @@ fn a_slow_journal_is_taken_over_also_when_the_stall_budget_is_used_up() {
         let done = |step| Event::Completed { step, evidence: Evidence::Nothing };
         let fence = Intent::Fence { side: Side::Source };
         for event in [
-            Event::Requested { operation, verb: Verb::Cutover, open_passive: false },
+            Event::Requested { operation, verb: Verb::Cutover, open_passive: false, force: false },
             done(Step::CheckVerdict),
             done(Step::WarmSequences),
             done(Step::PauseTraffic),
@@ -264,7 +264,7 @@ fn any_trouble_with_an_abort_at_any_turn_after_it_ends_on_one_open_side() {
                         let result = daemon.engine.tick().await;
                         daemon.survive(result).await;
                     }
-                    let result = daemon.engine.request(Verb::Abort, false).await;
+                    let result = daemon.engine.request(Verb::Abort.into()).await;
                     daemon.survive(result).await;
                     daemon.run_to_rest().await;
                     daemon.settle().await;
@@ -322,7 +322,7 @@ fn an_abort_at_any_turn_ends_on_one_open_side() {
             for _ in 0..turns {
                 daemon.engine.tick().await.unwrap();
             }
-            let accepted = daemon.engine.request(Verb::Abort, false).await.unwrap();
+            let accepted = daemon.engine.request(Verb::Abort.into()).await.unwrap();
             daemon.run_to_rest().await;
             let facts = daemon.engine.facts().clone();
             assert_eq!(facts.course, Course::AtRest);

@@ -17,8 +17,9 @@ pub(super) fn drain_both(facts: &Facts, world: &World) -> Decision {
         Seen::Present(JobView::Running(_)) => return Decision::Act(Action::StopJob),
         Seen::Present(JobView::Done(_) | JobView::Failed { .. }) | Seen::Absent => {}
     }
-    // What an abandoned destination has not received is not wanted there any more.
-    if matches!(facts.course, Course::End { verb: Verb::Abandon, .. }) {
+    // What an abandoned destination has not received is not wanted there any more, and with a side
+    // that is lost both streams were cut for good.
+    if facts.lost.is_some() || matches!(facts.course, Course::End { verb: Verb::Abandon, .. }) {
         return done();
     }
     for direction in Direction::BOTH {

@@ -39,8 +39,13 @@ pub(super) fn at(step: Step) -> Facts {
         let entry = Entry { seq, at: Timestamp::UNIX_EPOCH, epoch: 1, event };
         facts.fold(&entry).unwrap();
     };
-    let request =
-        |verb| Event::Requested { operation: Uuid::from_u128(7), verb, open_passive: false };
+    let operation = Uuid::from_u128(7);
+    let request = |verb| Event::Requested {
+        operation,
+        verb,
+        open_passive: false,
+        force: step.is_forced() && verb == Verb::Cutover,
+    };
     write(&mut facts, Event::TookOver);
     write(&mut facts, request(Verb::Start));
     for spec in STEPS {
@@ -333,7 +338,7 @@ fn dropping_nodes_after(set_aside: bool) -> Facts {
         write(Event::Intended { step: Step::CopySchema, intent: Intent::SetAside });
     }
     let operation = Uuid::from_u128(8);
-    write(Event::Requested { operation, verb: Verb::Abandon, open_passive: false });
+    write(Event::Requested { operation, verb: Verb::Abandon, open_passive: false, force: false });
     for step in [
         Step::DrainBoth,
         Step::DisableSubscriptions,

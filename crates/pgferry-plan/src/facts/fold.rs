@@ -24,9 +24,13 @@ impl Facts {
         }
         match &entry.event {
             Event::TookOver => self.epoch = entry.epoch,
-            Event::Requested { operation, verb, open_passive } => {
+            Event::Requested { operation, verb, force: true, .. } => {
+                self.forced(*operation, *verb, entry.at)?;
+            }
+            Event::Requested { operation, verb, open_passive, force: false } => {
                 self.requested(*operation, *verb, *open_passive, entry.at)?;
             }
+            Event::Adopted { lost, node_id } => self.adopted(*lost, *node_id)?,
             Event::Intended { step, intent } => self.intended(*step, intent, entry.at)?,
             Event::Completed { step, evidence } => self.completed(*step, evidence, entry.at)?,
             Event::Unwinding { blockers } => {
@@ -77,7 +81,8 @@ impl Facts {
             Verb::Cutover | Verb::Rollback
                 if self.course == Course::AtRest
                     && verb == Verb::of_switchover(self.kind())
-                    && !self.paused =>
+                    && !self.paused
+                    && self.lost.is_none() =>
             {
                 let kind = self.kind();
                 self.enter(Course::Switchover(Switchover {
@@ -112,6 +117,11 @@ impl Facts {
             | Verb::Preflight
             | Verb::Verify => return Err("the phase does not allow it"),
         }
+        self.began(id, verb, at);
+        Ok(())
+    }
+
+    fn began(&mut self, id: Uuid, verb: Verb, at: Timestamp) {
         self.operations.push(Operation {
             id,
             verb,
@@ -121,6 +131,58 @@ impl Facts {
             problem: None,
             blockers: Vec::new(),
         });
+    }
+
+    /// A switchover away from a side that is lost. One that waits for that side ends with it.
+    fn forced(&mut self, id: Uuid, verb: Verb, at: Timestamp) -> Result<(), &'static str> {
+        let kind = self.kind();
+        if self.lost.is_some() || verb != Verb::of_switchover(kind) {
+            return Err("the phase does not allow it");
+        }
+        match &self.course {
+            Course::AtRest => {}
+            Course::Switchover(switchover) if switchover.step <= LINE => {
+                let superseded = switchover.operation;
+                for operation in &mut self.operations {
+                    if operation.state == OperationState::Running
+                        && (operation.id == superseded || operation.verb == Verb::Abort)
+                    {
+                        operation.state = OperationState::Failed;
+                        operation.finished_at = Some(at);
+                    }
+                }
+            }
+            Course::Planned
+            | Course::SetUp(_)
+            | Course::Switchover(_)
+            | Course::End { .. }
+            | Course::Ended(_) => return Err("the phase does not allow it"),
+        }
+        self.lost = Some(kind.from());
+        self.paused = false;
+        self.enter(Course::Switchover(Switchover {
+            operation: id,
+            kind,
+            step: Step::CutStream,
+            unwinding: None,
+            started_at: at,
+            fenced_at: None,
+            opened_at: None,
+            steps: Vec::new(),
+            step_began_at: at,
+        }));
+        self.began(id, verb, at);
+        Ok(())
+    }
+
+    fn adopted(&mut self, lost: Side, node_id: Uuid) -> Result<(), &'static str> {
+        if self.course != Course::Planned {
+            return Err("only an empty journal can take a migration up");
+        }
+        self.active = lost;
+        self.node_ids[lost.other() as usize] = Some(node_id);
+        self.installed = true;
+        self.enter(Course::AtRest);
         Ok(())
     }
 
@@ -205,7 +267,7 @@ impl Facts {
                 if switchover.unwinding.is_some() {
                     return Err("the switchover is being taken back");
                 }
-                if step == Step::OpenOther {
+                if matches!(step, Step::OpenOther | Step::OpenSurvivor) {
                     let opened = if let Evidence::Opened { at } = evidence { *at } else { at };
                     switchover.opened_at = Some(opened);
                 }

@@ -25,7 +25,12 @@ fn candidates(facts: &Facts, salt: u8) -> Vec<Event> {
     ];
     let mut events: Vec<Event> = verbs
         .into_iter()
-        .map(|verb| Event::Requested { operation: id, verb, open_passive: salt.is_multiple_of(2) })
+        .map(|verb| Event::Requested {
+            operation: id,
+            verb,
+            open_passive: salt.is_multiple_of(2),
+            force: false,
+        })
         .collect();
     events.extend([
         Event::TookOver,
@@ -46,8 +51,15 @@ fn candidates(facts: &Facts, salt: u8) -> Vec<Event> {
             problem: None,
             blockers: Vec::new(),
         },
+        forced(id, Verb::Cutover),
+        forced(id, Verb::Rollback),
+        Event::Adopted { lost: Side::Destination, node_id: id },
     ]);
     events
+}
+
+fn forced(operation: Uuid, verb: Verb) -> Event {
+    Event::Requested { operation, verb, open_passive: false, force: true }
 }
 
 /// Folds what is accepted of a walk, and returns it with the facts.
@@ -73,7 +85,7 @@ fn walk(choices: &[(u8, u8)]) -> (Vec<Entry>, Facts) {
 fn choices() -> impl Strategy<Value = Vec<(u8, u8)>> {
     // 0, 1 and 2 ask for start, cutover and rollback; 8 takes over, 12 completes the step.
     let choice =
-        prop_oneof![3 => 0..18u8, 1 => Just(0u8), 1 => Just(1), 1 => Just(2), 12 => Just(12)];
+        prop_oneof![3 => 0..21u8, 1 => Just(0u8), 1 => Just(1), 1 => Just(2), 12 => Just(12)];
     prop::collection::vec((choice, any::<u8>()), 1..160)
 }
 
@@ -108,8 +120,12 @@ proptest! {
         for entry in &entries {
             let before = facts.active;
             facts.fold(entry).unwrap();
-            let confirmed = matches!(entry.event, Event::Completed { step: Step::Confirm, .. });
-            prop_assert_eq!(before != facts.active, confirmed);
+            let last = matches!(
+                entry.event,
+                Event::Completed { step: Step::Confirm | Step::DropStreams, .. }
+            );
+            let adopted = matches!(entry.event, Event::Adopted { .. });
+            prop_assert_eq!(before != facts.active, last || adopted);
         }
     }
 
@@ -137,4 +153,23 @@ fn the_walks_reach_every_phase_of_a_switchover() {
     let (_, facts) = walk(&path);
     assert_eq!(facts.phase(), Phase::Ready);
     assert_eq!(facts.operations.len(), 3);
+}
+
+#[test]
+fn a_forced_switchover_ends_one_that_waits_for_the_lost_side_and_is_the_last() {
+    let mut path = vec![(8, 0), (0, 0)];
+    path.extend(vec![(12, 0); 16]);
+    // A cutover up to its fence, then forced: 18 is the forced cutover.
+    path.extend([(1, 0), (12, 0), (12, 0), (12, 0), (9, 0), (18, 0)]);
+    let (_, facts) = walk(&path);
+    assert_eq!((facts.step(), facts.lost), (Some(Step::CutStream), Some(Side::Source)));
+    assert_eq!(facts.operations[1].state, OperationState::Failed, "the one that was overtaken");
+    path.extend(vec![(12, 0); 4]);
+    let (_, facts) = walk(&path);
+    assert_eq!((facts.phase(), facts.active), (Phase::CutOver, Side::Destination));
+    assert_eq!(facts.operations.len(), 3);
+    // Neither an ordinary rollback nor a forced one is possible without the lost side.
+    path.extend([(2, 0), (19, 0)]);
+    let (_, facts) = walk(&path);
+    assert_eq!((facts.phase(), facts.operations.len()), (Phase::CutOver, 3));
 }

@@ -61,7 +61,17 @@ impl PgCluster {
     pub(crate) async fn leftovers(&self, facts: &Facts) -> Look<Vec<Blocker>> {
         let mut left = Vec::new();
         for side in Side::BOTH {
-            let client = self.node(side).client().await?;
+            let client = match self.node(side).client().await {
+                Err(_) if facts.lost == Some(side) => {
+                    left.push(Blocker::new(
+                        "side_lost",
+                        format!("the {side} is lost, and was not cleaned up"),
+                        "keep clients away from it; should it come back, drop its database",
+                    ));
+                    continue;
+                }
+                client => client?,
+            };
             let orphans = self.orphans(side, facts).await?.unwrap_or_default();
             let mut leftover = |what: String, statement: String| {
                 left.push(Blocker::new("leftover", format!("on the {side}: {what}"), statement));

@@ -26,6 +26,12 @@ impl PgCluster {
         stream.subscription = Seen::from_look(subscription);
     }
 
+    /// The subscriber's end alone: the provider may be lost.
+    pub(crate) async fn see_subscription(&self, world: &mut World, direction: Direction) {
+        world.stream_mut(direction).subscription =
+            Seen::from_look(self.subscription(direction).await);
+    }
+
     pub(crate) async fn subscription(&self, direction: Direction) -> Look<SubscriptionView> {
         let client = self.node(direction.to()).client().await?;
         let name = self.config.name.subscription(direction);

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 
-use crate::extract::VerbRequest;
+use crate::extract::{VerbBody, VerbRequest};
 use crate::handle::{Accepted, Command, MigrationHandle};
 use crate::problem::ApiError;
 
@@ -35,7 +35,10 @@ pub(super) async fn ask(
     if body.open_passive && !verb.takes_open_passive() {
         return Err(ApiError::OpenPassiveNotSupported(verb));
     }
-    match hand_over(&handle, verb, body.open_passive, flags.dry_run).await? {
+    if body.force && !verb.takes_force() {
+        return Err(ApiError::ForceNotSupported(verb));
+    }
+    match hand_over(&handle, verb, &body, flags.dry_run).await? {
         Accepted::Operation(operation) => {
             tracing::info!(migration = %handle.name, %verb, operation = %operation.id, "accepted");
             Ok(accepted(&handle.name, operation))
@@ -54,11 +57,12 @@ pub(super) struct Flags {
 async fn hand_over(
     handle: &MigrationHandle,
     verb: Verb,
-    open_passive: bool,
+    body: &VerbBody,
     dry_run: bool,
 ) -> Result<Accepted, ApiError> {
     let (reply, answer) = oneshot::channel();
-    let command = Command { verb, open_passive, dry_run, reply };
+    let VerbBody { open_passive, force } = *body;
+    let command = Command { verb, open_passive, force, dry_run, reply };
     handle.commands.try_send(command).map_err(|error| match error {
         TrySendError::Full(_) => ApiError::Busy,
         TrySendError::Closed(_) => ApiError::LoopEnded,
@@ -174,6 +178,7 @@ mod tests {
             ("cutover?dry_run=maybe", "", 400, "invalid_query"),
             ("cutover?dryrun=true", "", 400, "invalid_query"),
             ("cutover", "{\"open_passive\": true}", 400, "open_passive_not_supported"),
+            ("finish", "{\"force\": true}", 400, "force_not_supported"),
             ("finish", "{\"open_passive\": \"yes\"}", 422, "invalid_body"),
             ("finish", "{\"open\": true}", 422, "invalid_body"),
             ("finish", "[1]", 422, "invalid_body"),

@@ -17,6 +17,17 @@ pub(super) fn ask(
     if request.dry_run {
         return dry_run(session, &name, request);
     }
+    if request.force {
+        let verdict = session.client.dry_run(&name, request)?;
+        if !verdict.go || !request.yes {
+            session.console.data(&verdict, |verdict| render::verdict(&name, verdict))?;
+            if verdict.go {
+                session.console.talk(&render::error("nothing was done", "add --yes to accept it"));
+            }
+            return Ok(Exit::Blocked);
+        }
+        session.console.talk(verdict.may_be_lost.as_deref().unwrap_or_default());
+    }
     let operation = session.client.ask(&name, request)?;
     if !request.wait {
         session.console.data(&operation, render::accepted)?;

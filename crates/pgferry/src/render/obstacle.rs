@@ -32,6 +32,9 @@ pub(crate) fn findings(name: &MigrationName, findings: &[Finding]) -> String {
 
 /// The result of a dry run.
 pub(crate) fn verdict(name: &MigrationName, verdict: &Verdict) -> String {
+    if let (true, Some(loss)) = (verdict.go, &verdict.may_be_lost) {
+        return format!("{name}: {} can be forced: {}\n", verdict.kind, plain(loss));
+    }
     if verdict.go {
         return format!("{name}: {} can begin: nothing stands in the way\n", verdict.kind);
     }

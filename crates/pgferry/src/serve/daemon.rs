@@ -5,6 +5,7 @@
 //! epoch on both nodes, load, look.
 
 mod answers;
+mod forced;
 mod lead;
 mod show;
 mod without_journal;
@@ -17,7 +18,8 @@ use pgferry_config::{Config, MigrationConfig};
 use pgferry_monitor::{MigrationMetrics, NodesReport, Outlets, Watched};
 use pgferry_plan::decide::Stranded;
 use pgferry_plan::{
-    Blocker, Course, Direction, Entry, Facts, Finding, LagReport, Policy, Severity, Side,
+    Blocker, Course, Direction, Entry, Facts, Finding, LagReport, Order, Policy, Severity, Side,
+    Verb,
 };
 use pgferry_postgres::PgCluster;
 use pgferry_postgres::connect::ConnectError;
@@ -38,6 +40,9 @@ const SEEK: Duration = Duration::from_millis(300);
 
 /// How often `autostart` tries again after something stood in the way.
 const AUTOSTART: Duration = Duration::from_secs(30);
+
+/// The epoch of a journal that `start` makes.
+const FIRST_EPOCH: i64 = 1;
 
 /// One migration.
 pub(super) struct Daemon {
@@ -206,6 +211,7 @@ impl Daemon {
             Next::Command(command) if command.verb == api::Verb::Start => {
                 self.start(Some(command.reply)).await;
             }
+            Next::Command(command) if command.force => self.take_up(command).await,
             Next::Command(command) => self.answer_without_engine(command),
             Next::Nothing => {}
         }
@@ -228,12 +234,12 @@ impl Daemon {
         }
         let led = async {
             self.place.create().await?;
-            self.place.lead(&self.config.name, self.holder, true).await
+            self.place.lead(&self.config.name, self.holder, Some(FIRST_EPOCH)).await
         };
         match led.await {
             Ok((Lead::Ours(_), Some(leader))) => {
                 self.notes.condition = None;
-                self.led(leader, Some(reply)).await;
+                self.led(leader, Some(First::order(Verb::Start.into(), reply))).await;
                 true
             }
             Ok(_) => {
@@ -343,6 +349,23 @@ impl Daemon {
         Ok((Facts::replay(&entries)?, entries))
     }
 }
+
+/// What a leadership begins with.
+struct First {
+    order: Order,
+    /// The journal is new, and takes a migration up from the surviving side's record: the lost side,
+    /// and that record's id.
+    adopts: Option<(Side, Uuid)>,
+    reply: Option<Reply>,
+}
+
+impl First {
+    fn order(order: Order, reply: Option<Reply>) -> Self {
+        Self { order, adopts: None, reply }
+    }
+}
+
+type Reply = oneshot::Sender<Result<Accepted, Refusal>>;
 
 enum Next {
     Command(Command),

@@ -8,14 +8,14 @@ use std::time::Duration;
 use pgferry_api as api;
 use pgferry_engine::{Engine, LeadershipLost, Turn};
 use pgferry_plan::decide::{goes_on_with, stranded};
-use pgferry_plan::{Blocker, Course, Facts, Side, Step, Verb};
+use pgferry_plan::{Blocker, Course, Facts, Order, Side, Step, Verb};
 use pgferry_postgres::PgCluster;
 use pgferry_postgres::journal::Leader;
-use pgferry_server::{Accepted, Command, Refusal};
-use tokio::sync::oneshot;
+use pgferry_server::{Accepted, Command};
 
 use super::answers::{answer, conflict, journal_blocker, not_leader};
-use super::{Daemon, Next, SEEK};
+use super::forced::{forced_answer, given_up};
+use super::{Daemon, First, Next, Reply, SEEK};
 use crate::serve::view;
 
 /// Between two looks while something is waited for that nobody's writes depend on.
@@ -32,15 +32,11 @@ pub(super) type PgEngine = Engine<PgCluster, Leader>;
 
 impl Daemon {
     /// The lead is ours: the epoch goes up on both nodes, then the engine runs.
-    pub(super) async fn led(
-        &mut self,
-        leader: Leader,
-        start: Option<Option<oneshot::Sender<Result<Accepted, Refusal>>>>,
-    ) {
+    pub(super) async fn led(&mut self, leader: Leader, first: Option<First>) {
         let epoch = leader.epoch();
         let renewal =
             tokio::spawn(Leader::renew(self.place.clone(), self.config.name.clone(), epoch));
-        self.lead_until_lost(leader, epoch, start, &renewal).await;
+        self.lead_until_lost(leader, epoch, first, &renewal).await;
         renewal.abort();
         self.beat.send_replace(None);
         self.cluster.shut_down().await;
@@ -52,7 +48,7 @@ impl Daemon {
         &mut self,
         leader: Leader,
         epoch: i64,
-        start: Option<Option<oneshot::Sender<Result<Accepted, Refusal>>>>,
+        mut first: Option<First>,
         renewal: &tokio::task::JoinHandle<LeadershipLost>,
     ) {
         let (facts, entries) = match self.load().await {
@@ -69,8 +65,12 @@ impl Daemon {
         }
         let mut raised = [false; 2];
         let alone = loop {
-            let refused = self.raise_epochs(epoch, &mut raised).await;
-            let Some(refused) = refused else { break false };
+            let Some(refused) = self.raise_epochs(epoch, &mut raised).await else { break false };
+            let mut missing = Side::BOTH.into_iter().filter(|side| !raised[*side as usize]);
+            if missing.all(|side| given_up(side, &facts, first.as_ref())) {
+                tracing::warn!(message = refused.message, "leading without the side that is lost");
+                break false;
+            }
             if goes_on_with(&facts).is_some_and(|side| raised[side as usize]) {
                 tracing::warn!(message = refused.message, "going on with one side alone");
                 break true;
@@ -84,8 +84,12 @@ impl Daemon {
             if renewal.is_finished() || self.shutdown.is_cancelled() {
                 return leader.release().await;
             }
-            if let Next::Command(command) = self.next_command(SEEK).await {
-                self.answer_without_engine(command);
+            match self.next_command(SEEK).await {
+                Next::Command(command) if command.force => {
+                    first = self.force_without_engine(command, &facts).await.or(first);
+                }
+                Next::Command(command) => self.answer_without_engine(command),
+                Next::Nothing => {}
             }
         };
         let engine = Engine::take_over(
@@ -104,7 +108,7 @@ impl Daemon {
         self.notes.condition = None;
         self.stranded = None;
         tracing::info!(migration = %self.config.name, epoch, phase = %engine.facts().phase(), "leading");
-        let result = self.run_engine(&mut engine, start, renewal, alone).await;
+        let result = self.run_engine(&mut engine, first, renewal, alone).await;
         match result {
             Ok(()) => engine.into_journal().release().await,
             Err(lost) => {
@@ -134,12 +138,15 @@ impl Daemon {
     pub(super) async fn run_engine(
         &mut self,
         engine: &mut PgEngine,
-        start: Option<Option<oneshot::Sender<Result<Accepted, Refusal>>>>,
+        first: Option<First>,
         renewal: &tokio::task::JoinHandle<LeadershipLost>,
         alone: bool,
     ) -> Result<(), LeadershipLost> {
-        if let Some(reply) = start {
-            self.request(engine, Verb::Start, false, reply).await?;
+        if let Some(First { order, adopts, reply }) = first {
+            if let Some((lost, node_id)) = adopts {
+                engine.adopt(lost, node_id).await?;
+            }
+            self.request(engine, order, reply).await?;
         }
         let job_ended = self.cluster.job_ended();
         loop {
@@ -204,7 +211,12 @@ impl Daemon {
         engine: &mut PgEngine,
         command: Command,
     ) -> Result<(), LeadershipLost> {
-        let Command { verb, open_passive, dry_run, reply } = command;
+        let Command { verb, open_passive, force, dry_run, reply } = command;
+        if let Some(verb) = journaled(verb).filter(|_| dry_run && force) {
+            let (blockers, loss) = engine.forced_verdict(verb).await;
+            answer(Some(reply), Ok(forced_answer(verb, blockers, &loss)));
+            return Ok(());
+        }
         if dry_run {
             let kind = engine.facts().kind();
             let mut blockers = engine.fresh_verdict().await.to_vec();
@@ -220,23 +232,22 @@ impl Daemon {
             return Ok(());
         }
         let Some(verb) = journaled(verb) else {
-            self.answer_without_engine(Command { verb, open_passive, dry_run, reply });
+            self.answer_without_engine(Command { verb, open_passive, force, dry_run, reply });
             return Ok(());
         };
         if verb == Verb::Resume {
             self.cluster.forget_failure();
         }
-        self.request(engine, verb, open_passive, Some(reply)).await
+        self.request(engine, Order { verb, open_passive, force }, Some(reply)).await
     }
 
     pub(super) async fn request(
         &mut self,
         engine: &mut PgEngine,
-        verb: Verb,
-        open_passive: bool,
-        reply: Option<oneshot::Sender<Result<Accepted, Refusal>>>,
+        order: Order,
+        reply: Option<Reply>,
     ) -> Result<(), LeadershipLost> {
-        let result = match engine.request(verb, open_passive).await? {
+        let result = match engine.request(order).await? {
             Ok(id) => {
                 let facts = engine.facts();
                 let accepted = facts.operations.iter().find(|operation| operation.id == id);
@@ -283,7 +294,7 @@ impl Daemon {
         let deadline = tokio::time::Instant::now() + FAREWELL;
         if engine.facts().switchover().is_some_and(|s| s.unwinding.is_none()) {
             // Refused behind the line, where the only way is forward.
-            if engine.request(Verb::Abort, false).await?.is_ok() {
+            if engine.request(Verb::Abort.into()).await?.is_ok() {
                 tracing::info!("taking the switchover back before stopping");
             }
         }
@@ -299,14 +310,14 @@ impl Daemon {
 fn pause_after(turn: &Turn, facts: &Facts, poll: Duration) -> Duration {
     match turn {
         Turn::Progressed => Duration::ZERO,
-        Turn::Waiting if facts.switchover().is_some() => WAIT_IN_STALL,
+        Turn::Waiting if facts.switchover().is_some_and(|s| !s.step.is_forced()) => WAIT_IN_STALL,
         Turn::Waiting => WAIT.min(poll),
         Turn::AtRest | Turn::Ended => poll,
     }
 }
 
 /// The engine's verb; None for those that need no journal.
-fn journaled(verb: api::Verb) -> Option<Verb> {
+pub(super) fn journaled(verb: api::Verb) -> Option<Verb> {
     match verb {
         api::Verb::Preflight | api::Verb::Verify => None,
         api::Verb::Start => Some(Verb::Start),

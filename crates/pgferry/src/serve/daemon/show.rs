@@ -187,7 +187,10 @@ impl Daemon {
                 self.metrics.observe_step(step.as_str(), Duration::from_secs_f64(ms / 1000.0));
             }
             match entry.event {
-                Event::Completed { .. } | Event::Requested { .. } | Event::TookOver => {
+                Event::Completed { .. }
+                | Event::Requested { .. }
+                | Event::Adopted { .. }
+                | Event::TookOver => {
                     began = Some(entry.at);
                 }
                 Event::Intended { .. }

@@ -11,7 +11,7 @@ use pgferry_plan::decide::{Stranded, left_fenced};
 use pgferry_postgres::journal::{JournalError, Lead, Leader};
 use pgferry_server::{Refusal, RefusalStatus};
 
-use super::answers::{answer, journal_blocker};
+use super::answers::{answer, conflict, journal_blocker};
 use super::{Daemon, Next, SEEK};
 
 /// A switchover of another daemon is over within its stall budget and this.
@@ -20,7 +20,7 @@ const BEYOND_BUDGET: Duration = Duration::from_secs(1);
 impl Daemon {
     /// Asks for the lead, for no longer than what is stranded may wait: the journal may not answer.
     pub(super) async fn seek(&mut self) -> Result<(Lead, Option<Leader>), JournalError> {
-        let lead = self.place.lead(&self.config.name, self.holder, false);
+        let lead = self.place.lead(&self.config.name, self.holder, None);
         match self.stranded_for().filter(|left| !left.is_zero()) {
             None => lead.await,
             Some(left) => match tokio::time::timeout(left, lead).await {
@@ -107,6 +107,10 @@ impl Daemon {
         self.show_known(blocker.clone());
         self.open_what_is_left_fenced().await;
         if let Next::Command(command) = self.next_command(SEEK).await {
+            if command.force {
+                let blocker = self.journal_away(error);
+                return answer(Some(command.reply), Err(conflict(vec![blocker])));
+            }
             // Before the start there is no journal to ask, and preflight says what is away.
             match command.verb {
                 api::Verb::Preflight => self.answer_without_engine(command),
