@@ -20,11 +20,14 @@ use crate::ports::{Cluster, Condition, ConditionKind, Fault, Journal, Leadership
 
 /// Between two acts of upkeep; pglogical itself waits five seconds before it restarts a worker.
 const UPKEEP: SignedDuration = SignedDuration::from_secs(6);
+/// The same while a switchover waits for a stream to confirm.
+const UPKEEP_IN_SWITCHOVER: SignedDuration = SignedDuration::from_secs(2);
 
-/// A journal that is well answers within this; one that is far away does so too.
-const LEAST_FOR_APPEND: Duration = Duration::from_millis(50);
+/// A journal that is well answers within this, also one that is far away or on a busy machine. Less
+/// would make a short budget, or one that is used up already, a loss of the journal.
+const LEAST_FOR_APPEND: Duration = Duration::from_secs(1);
 /// Behind the line, where there is no budget and the other side is still closed.
-const LONGEST_FOR_APPEND: Duration = Duration::from_secs(2);
+const APPEND_BEHIND_LINE: Duration = Duration::from_secs(2);
 
 /// What a turn came to, and so when the next one is due.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,7 +94,9 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
             effect_at: None,
         };
         engine.note(epoch, Event::TookOver)?;
-        engine.flush().await?;
+        // However long writes are held already: without it nothing goes on at all.
+        engine.append(None).await?;
+        engine.entries.append(&mut engine.unwritten);
         Ok(engine)
     }
 
@@ -212,7 +217,8 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
 
     /// Not journaled: it belongs to no step, and a later look shows by itself what it did.
     async fn keep_up(&mut self) -> Result<(), LeadershipLost> {
-        let due = self.kept_at.is_none_or(|at| self.world.now.duration_since(at) >= UPKEEP);
+        let every = if self.facts.switchover().is_some() { UPKEEP_IN_SWITCHOVER } else { UPKEEP };
+        let due = self.kept_at.is_none_or(|at| self.world.now.duration_since(at) >= every);
         // A side that somebody can write to is never left for later.
         // Nor are clients that are held, or led to the side that refuses them.
         let urgent =
@@ -428,23 +434,30 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
             // The last act has removed the journal; what remains is told from memory.
             if !self.journal_dropped {
                 failpoint::reach("before_append", self.facts.step()).await;
-                self.append().await?;
+                self.append(self.longest_append()).await?;
             }
             self.entries.append(&mut self.unwritten);
         }
         Ok(())
     }
 
-    /// While writes are held, a journal that does not answer is not waited for longer than they may
-    /// be: whoever has lost it opens the side that is to be open without it.
-    async fn append(&mut self) -> Result<(), LeadershipLost> {
-        let left = stall_left(&self.facts, Timestamp::now(), self.policy.stall_budget);
+    /// For how long an append is waited for while writes are held: whoever has lost the journal opens
+    /// the side that is to be open without it. None where nobody waits.
+    fn longest_append(&self) -> Option<Duration> {
+        let switchover = self.facts.switchover()?;
+        if switchover.step == Step::OpenOther {
+            return Some(APPEND_BEHIND_LINE);
+        }
+        let held = switchover.fenced_at.is_some() && switchover.opened_at.is_none();
+        let left = || stall_left(&self.facts, Timestamp::now(), self.policy.stall_budget);
+        (held && switchover.step.before_line())
+            .then(|| left().unwrap_or_default().max(LEAST_FOR_APPEND))
+    }
+
+    async fn append(&mut self, limit: Option<Duration>) -> Result<(), LeadershipLost> {
         let append = self.journal.append(&self.unwritten);
-        let behind_line = self.facts.step() == Some(Step::OpenOther);
-        let Some(left) = left.or(behind_line.then_some(LONGEST_FOR_APPEND)) else {
-            return append.await;
-        };
-        match tokio::time::timeout(left.max(LEAST_FOR_APPEND), append).await {
+        let Some(limit) = limit else { return append.await };
+        match tokio::time::timeout(limit, append).await {
             Ok(result) => result,
             Err(_) => {
                 Err(LeadershipLost("the journal did not answer while writes are held".into()))

@@ -109,6 +109,7 @@ impl World {
                 self.dies_again = None;
                 self.first.wait_for_end(PATIENCE);
                 self.first.serve();
+                self.died_again = Some(Instant::now());
             }
             self.is_at_end(order)
         });

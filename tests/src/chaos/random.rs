@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use pgferry_plan::Kind;
-
 use super::case::Case;
 
 /// A small generator of numbers (SplitMix64): not for secrets, and the same on every machine.
@@ -37,7 +35,7 @@ impl Dice {
 /// the first is overcome.
 #[derive(Clone, Copy, Debug)]
 pub struct Schedule {
-    /// Point and fault; its kind is whichever way the next switchover goes.
+    /// Kind, point and fault.
     pub case: Case,
     /// How long the fault lasts.
     pub lasting: Duration,
@@ -59,8 +57,8 @@ const AGAIN: [&str; 8] = [
 
 impl Schedule {
     /// The next schedule, of these cases.
-    pub fn roll(dice: &mut Dice, cases: &[Case], kind: Kind) -> Self {
-        let case = Case { kind, ..*dice.one_of(cases) };
+    pub fn roll(dice: &mut Dice, cases: &[Case]) -> Self {
+        let case = *dice.one_of(cases);
         // From a blink to more than the lease and the stall budget.
         let lasting = Duration::from_millis(50 + dice.roll() % 9_000);
         let dies_again = dice.roll().is_multiple_of(2).then(|| *dice.one_of(&AGAIN));
@@ -77,9 +75,7 @@ mod tests {
         let matrix = Case::matrix();
         let roll = |seed| {
             let mut dice = Dice::new(seed);
-            (0..20)
-                .map(|_| format!("{:?}", Schedule::roll(&mut dice, &matrix, Kind::Cutover)))
-                .collect::<Vec<_>>()
+            (0..20).map(|_| format!("{:?}", Schedule::roll(&mut dice, &matrix))).collect::<Vec<_>>()
         };
         assert_eq!(roll(7), roll(7));
         assert_ne!(roll(7), roll(8));

@@ -71,6 +71,8 @@ pub struct World {
     pub took_over: Vec<(&'static str, Duration)>,
     /// Where the first daemon dies once more when it is let go.
     pub(super) dies_again: Option<&'static str>,
+    /// When it had done so, and was started again.
+    pub(super) died_again: Option<Instant>,
     pub(super) frozen: bool,
     to: [Proxy; 2],
     between: [Proxy; 2],
@@ -130,6 +132,7 @@ impl World {
             second,
             took_over: Vec::new(),
             dies_again: None,
+            died_again: None,
             frozen: false,
             to,
             between,
@@ -281,6 +284,7 @@ impl World {
         // The clients come back by themselves once a side is open.
         self.ledger.wait_for_writes(3, SETTLE);
         let worst_gap = self.ledger.worst_gap(order.given_at, Instant::now());
+        let since = self.died_again.take().map_or(since, |again| since.max(again));
         let after = ended.saturating_duration_since(since);
         let mut wrong = Vec::new();
         if after > SOON_AFTER {

@@ -4,16 +4,17 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use pgferry_plan::journal::Intent;
 use pgferry_plan::steps::{Part, STEPS};
 use pgferry_plan::traffic::TrafficPolicy;
 use pgferry_plan::{
-    Course, Entry, Event, Evidence, Facts, Kind, OperationState, Policy, Side, Verb,
+    Course, Entry, Event, Evidence, Facts, Kind, OperationState, Policy, Side, Step, Verb,
 };
 use uuid::Uuid;
 
 use super::faults::{Stage, Trouble};
 use crate::engine::{Engine, Turn};
-use crate::ports::LeadershipLost;
+use crate::ports::{Journal, LeadershipLost};
 
 /// More turns than any switchover takes; reaching it means that one never ends.
 const MANY: usize = 2_000;
@@ -190,6 +191,46 @@ fn any_trouble_at_any_index_of_cutover_and_rollback_ends_well() {
                 index += 1;
             }
         }
+    });
+}
+
+/// A journal on a machine that is busy, or far away.
+struct Slow;
+
+impl Journal for Slow {
+    async fn append(&mut self, _: &[Entry]) -> Result<(), LeadershipLost> {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        Ok(())
+    }
+
+    fn is_lost(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_slow_journal_is_taken_over_also_when_the_stall_budget_is_used_up() {
+    block_on(async {
+        let mut entries = set_up();
+        let operation = Uuid::from_u128(2);
+        let done = |step| Event::Completed { step, evidence: Evidence::Nothing };
+        let fence = Intent::Fence { side: Side::Source };
+        for event in [
+            Event::Requested { operation, verb: Verb::Cutover, open_passive: false, force: false },
+            done(Step::CheckVerdict),
+            done(Step::WarmSequences),
+            done(Step::PauseTraffic),
+            Event::Intended { step: Step::FenceActive, intent: fence },
+        ] {
+            let seq = entries.len() as u64 + 1;
+            entries.push(Entry { seq, at: Timestamp::now(), epoch: 1, event });
+        }
+        let facts = Facts::replay(&entries).unwrap();
+        let strict = Policy { stall_budget: Duration::ZERO, ..policy() };
+        let stage = Stage::new(Trouble::Nothing, 0);
+        let mut engine = Engine::take_over(stage, Slow, strict, facts, entries, 2).await.unwrap();
+        engine.tick().await.unwrap();
+        assert!(engine.facts().switchover().unwrap().unwinding.is_some());
     });
 }
 

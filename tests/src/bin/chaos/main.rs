@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use pgferry_plan::{Kind, Side};
+use pgferry_plan::Side;
 use pgferry_tests::chaos::{Case, Dice, JournalIn, Outcome, Schedule, World, WorldOptions};
 use pgferry_tests::{Profile, expect};
 
@@ -184,7 +184,7 @@ impl Worker<'_> {
                 (0..3).find_map(|_| world.try_case(&case, self.arguments.lasting))
             }
             What::Schedule(number) => {
-                let schedule = self.schedule(number, world);
+                let schedule = self.schedule(number);
                 eprintln!("schedule {number} of seed {}: {schedule:?}", self.arguments.seed);
                 world.try_schedule(&schedule)
             }
@@ -192,11 +192,10 @@ impl Worker<'_> {
         }
     }
 
-    fn schedule(&self, number: u64, world: &World) -> Schedule {
+    fn schedule(&self, number: u64) -> Schedule {
         // Each from a seed of its own, so that one can be tried alone.
         let mut dice = Dice::new(self.arguments.seed.wrapping_add(number));
-        let kind = if world.rest() == Side::Source { Kind::Cutover } else { Kind::Rollback };
-        Schedule::roll(&mut dice, &self.arguments.cases, kind)
+        Schedule::roll(&mut dice, &self.arguments.cases)
     }
 
     fn tell(&self, work: &Work, ended: Ended) {
