@@ -2,12 +2,14 @@
 
 CARGO ?= cargo
 
-.PHONY: help deps lint test demo bench-copy deny
+.PHONY: help deps lint test demo chaos bench-copy deny
 
 help:
 	@echo 'make test    install what is missing, run every test'
 	@echo 'make demo    two servers, eight writers, a move forth, back and forth again'
 	@echo '             ARGS="--switchovers 10" for more of them'
+	@echo 'make chaos   every fault at every step of a switchover, on real servers; about an hour.'
+	@echo '             ARGS="--help" lists how to try less, or at random'
 	@echo 'make bench-copy'
 	@echo '             the copy timed beside pglogical, pg_dump, native replication and pgcopydb;'
 	@echo '             ARGS="--help" lists its options, benches/README.md says what it does'
@@ -29,6 +31,9 @@ test: deps
 demo: deps
 	$(CARGO) build --locked --release --workspace --bin pgferry --bin demo
 	$${CARGO_TARGET_DIR:-target}/release/demo $(ARGS)
+
+chaos: deps
+	$(CARGO) run --locked -p pgferry-tests --bin chaos -- $(ARGS)
 
 bench-copy:
 	@benches/copy $(ARGS)

@@ -4,6 +4,7 @@
 mod arrows;
 mod bad_input;
 mod bad_luck;
+mod chaos;
 mod copying;
 mod crash;
 mod crossing;

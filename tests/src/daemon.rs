@@ -20,8 +20,10 @@ use crate::process;
 use crate::tempdir::TempDir;
 
 mod build;
+mod failpoint;
 
 pub use build::Profile;
+pub use failpoint::{AtFailpoint, Failpoint};
 
 /// A daemon that was started, and that can be killed and started again with the same files.
 #[derive(Debug)]
@@ -106,22 +108,31 @@ impl Daemon {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Starts `pgferry serve` and waits until it answers.
+    /// Starts `pgferry serve` without a failpoint and waits until it answers.
     pub fn serve(&mut self) {
-        self.serve_with(&[]);
+        self.failpoint().disarm();
+        self.serve_armed();
     }
 
     /// The same with a failpoint: the process aborts where it names, once.
     pub fn serve_until(&mut self, failpoint: &str) {
-        self.serve_with(&[("PGFERRY_FAILPOINT", failpoint)]);
+        self.failpoint().arm(failpoint, AtFailpoint::Die);
+        self.serve_armed();
     }
 
-    fn serve_with(&mut self, more: &[(&str, &str)]) {
+    /// The failpoint of this daemon, which may be set while it runs.
+    #[must_use]
+    pub fn failpoint(&self) -> Failpoint {
+        Failpoint::in_dir(self.dir.path())
+    }
+
+    fn serve_armed(&mut self) {
         assert!(self.child.is_none(), "the daemon runs already");
         let mut command = process::bound(build::binary(self.profile), "KILL");
         command.args(["serve", "--config"]).arg(&self.config);
         command.current_dir(self.dir.path()).envs(self.environment.iter().cloned());
-        command.envs(more.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.env(failpoint::VARIABLE, self.failpoint().file());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child =
             process::spawn(command).unwrap_or_else(|e| panic!("cannot start the daemon: {e}"));
         if let Some(stdout) = child.stdout.take() {
@@ -311,7 +322,8 @@ impl Daemon {
         process::signal(child.id(), name);
     }
 
-    fn has_ended(&mut self) -> Option<ExitStatus> {
+    /// How it ended, when it did while nobody waited for it.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
         self.child.as_mut().and_then(|child| child.try_wait().ok().flatten())
     }
 

@@ -10,6 +10,7 @@
     reason = "a failing test shows the logs of its servers and of the daemon"
 )]
 
+pub mod chaos;
 pub mod cluster;
 pub mod config;
 pub mod content;
@@ -21,6 +22,7 @@ pub mod leftovers;
 pub mod pair;
 pub mod pgbouncer;
 pub mod process;
+pub mod proxy;
 pub mod session;
 pub mod tempdir;
 pub mod tls;
@@ -28,9 +30,10 @@ pub mod webhook;
 
 pub use cluster::{Cluster, ClusterOptions, Shutdown};
 pub use config::ConfigFile;
-pub use daemon::{Answer, CommandOutput, Daemon, Profile, pgferry};
+pub use daemon::{Answer, AtFailpoint, CommandOutput, Daemon, Failpoint, Profile, pgferry};
 pub use expect::eventually;
 pub use ledger::{Ledger, LedgerOptions, LedgerReport};
 pub use pair::{DATABASE, MIGRATION, Pair, PairOptions};
 pub use pgbouncer::PgBouncer;
+pub use proxy::{Proxy, Wire};
 pub use session::Session;

@@ -220,7 +220,7 @@ pub(crate) fn multi_host(source: u16, destination: u16) -> Config {
     config
 }
 
-fn provision(cluster: &Cluster, extension: bool) {
+pub(crate) fn provision(cluster: &Cluster, extension: bool) {
     cluster.sql("postgres", include_str!("sql/roles.sql"));
     cluster.sql("postgres", &format!("CREATE DATABASE {DATABASE} OWNER owner"));
     cluster.sql("postgres", &format!("GRANT CREATE ON DATABASE {DATABASE} TO pgferry"));

@@ -3,7 +3,10 @@
 //! Never sleeps, never reads configuration, never concludes from the result of an action. An
 //! engine whose journal failed is thrown away; the next one begins with a take-over and a load.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
+use pgferry_plan::decide::stall_left;
 use pgferry_plan::journal::{Entry, Event, Evidence, OperationState, Verb};
 use pgferry_plan::request::{succeeded, taken_back};
 use pgferry_plan::{
@@ -17,6 +20,11 @@ use crate::ports::{Cluster, Condition, ConditionKind, Fault, Journal, Leadership
 
 /// Between two acts of upkeep; pglogical itself waits five seconds before it restarts a worker.
 const UPKEEP: SignedDuration = SignedDuration::from_secs(6);
+
+/// A journal that is well answers within this; one that is far away does so too.
+const LEAST_FOR_APPEND: Duration = Duration::from_millis(50);
+/// Behind the line, where there is no budget and the other side is still closed.
+const LONGEST_FOR_APPEND: Duration = Duration::from_secs(2);
 
 /// What a turn came to, and so when the next one is due.
 #[derive(Clone, Debug, PartialEq)]
@@ -209,29 +217,32 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
         // Nor are clients that are held, or led to the side that refuses them.
         let urgent =
             |action: &Action| matches!(action, Action::Fence { .. } | Action::ResumeTraffic { .. });
-        let upkeep = pgferry_plan::decide::upkeep(&self.facts, &self.world)
-            .filter(|action| due || urgent(action));
-        let Some(action) = upkeep else { return Ok(()) };
-        self.kept_at = Some(self.world.now);
-        match &action {
-            Action::SetSequences { values, .. } => {
-                tracing::debug!(
-                    sequences = values.len(),
-                    "keeping the passive side's sequences up"
-                );
+        let mut upkeep = pgferry_plan::decide::upkeep(&self.facts, &self.world);
+        upkeep.retain(|action| due || urgent(action));
+        for action in upkeep {
+            self.kept_at = Some(self.world.now);
+            match &action {
+                Action::SetSequences { values, .. } => {
+                    tracing::debug!(
+                        sequences = values.len(),
+                        "keeping the passive side's sequences up"
+                    );
+                }
+                other => tracing::warn!(action = ?other, "upkeep"),
             }
-            other => tracing::warn!(action = ?other, "upkeep"),
+            match self.carry_out(&action).await {
+                Ok(()) => {}
+                Err(Fault::EpochRaised) => {
+                    return Err(LeadershipLost(
+                        "another daemon has raised the epoch on a node".to_owned(),
+                    ));
+                }
+                Err(Fault::Failed(blocker)) => {
+                    tracing::warn!(message = blocker.message, "upkeep failed");
+                }
+            }
         }
-        match self.carry_out(&action).await {
-            Ok(()) => Ok(()),
-            Err(Fault::EpochRaised) => {
-                Err(LeadershipLost("another daemon has raised the epoch on a node".to_owned()))
-            }
-            Err(Fault::Failed(blocker)) => {
-                tracing::warn!(message = blocker.message, "upkeep failed");
-                Ok(())
-            }
-        }
+        Ok(())
     }
 
     /// Accepts a person's request, after a fresh look, or refuses it with every reason.
@@ -294,6 +305,7 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
 
     async fn conclude(&mut self, evidence: Evidence) -> Result<Turn, LeadershipLost> {
         let Some(step) = self.facts.step() else { return Ok(Turn::AtRest) };
+        failpoint::reach(self.place("seen_done", "seen_undone"), Some(step)).await;
         self.condition = None;
         if self.facts.switchover().is_some_and(|switchover| switchover.unwinding.is_some()) {
             self.note(self.facts.epoch, Event::Undone { step: step.min(Step::FenceActive) })?;
@@ -343,7 +355,7 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
             self.note(self.facts.epoch, Event::Intended { step, intent })?;
         }
         self.flush().await?;
-        failpoint::reach("before_effect", Some(step));
+        failpoint::reach(self.place("before_effect", "before_undo"), Some(step)).await;
         let began = Timestamp::now();
         let result = self.carry_out(action).await;
         match action {
@@ -356,7 +368,7 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
             }
             _ => {}
         }
-        failpoint::reach("after_effect", Some(step));
+        failpoint::reach(self.place("after_effect", "after_undo"), Some(step)).await;
         match result {
             Ok(()) => {
                 if *action == Action::DropJournal {
@@ -376,6 +388,12 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
                 Ok(Turn::Waiting)
             }
         }
+    }
+
+    /// The name of a failpoint's place, by whether the step goes forward or is taken back.
+    fn place(&self, forward: &'static str, back: &'static str) -> &'static str {
+        let back_now = self.facts.switchover().is_some_and(|s| s.unwinding.is_some());
+        if back_now { back } else { forward }
     }
 
     fn can_be_taken_back(&self) -> bool {
@@ -409,11 +427,29 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
         if !self.unwritten.is_empty() {
             // The last act has removed the journal; what remains is told from memory.
             if !self.journal_dropped {
-                self.journal.append(&self.unwritten).await?;
+                failpoint::reach("before_append", self.facts.step()).await;
+                self.append().await?;
             }
             self.entries.append(&mut self.unwritten);
         }
         Ok(())
+    }
+
+    /// While writes are held, a journal that does not answer is not waited for longer than they may
+    /// be: whoever has lost it opens the side that is to be open without it.
+    async fn append(&mut self) -> Result<(), LeadershipLost> {
+        let left = stall_left(&self.facts, Timestamp::now(), self.policy.stall_budget);
+        let append = self.journal.append(&self.unwritten);
+        let behind_line = self.facts.step() == Some(Step::OpenOther);
+        let Some(left) = left.or(behind_line.then_some(LONGEST_FOR_APPEND)) else {
+            return append.await;
+        };
+        match tokio::time::timeout(left.max(LEAST_FOR_APPEND), append).await {
+            Ok(result) => result,
+            Err(_) => {
+                Err(LeadershipLost("the journal did not answer while writes are held".into()))
+            }
+        }
     }
 
     fn say_paused(&mut self) {

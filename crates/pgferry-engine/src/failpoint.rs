@@ -1,22 +1,42 @@
-//! Places where a test lets the process die: between every journal write and its effect.
+//! Places where a test lets the process die or hold: around every journal write and every effect.
 //!
-//! Compiled to nothing without the feature `failpoints`. Thirty lines of our own, because the
-//! only action needed is a sudden death and the place is always the same one in the tick; the
-//! `fail` crate brings a registry, a language and an old `rand` for that.
+//! Compiled to nothing without the feature `failpoints`. Few lines of our own, because death and
+//! holding are all that is needed and the places are always the same ones in the tick; the `fail`
+//! crate brings a registry, a language and an old `rand` for that.
 
-/// The environment variable: `before_effect:STEP` or `after_effect:STEP`.
-pub const VARIABLE: &str = "PGFERRY_FAILPOINT";
+use pgferry_plan::Step;
 
-/// Dies like `kill -9` would when the variable names this place.
+/// The environment variable: the path of a file that says where and how, such as
+/// `before_effect:yield die` or `after_effect:drain hold`.
+///
+/// A file and no value, so that a running process can be told. Whoever gets to the place renames
+/// the file to `….reached`, and so does it once. To hold is to wait until that file is gone; the
+/// other tasks of the process go on meanwhile.
+pub const VARIABLE: &str = "PGFERRY_FAILPOINT_FILE";
+
+/// Dies like `kill -9` would, or holds, when the file names this place.
 #[cfg(feature = "failpoints")]
-pub fn reach(place: &str, step: Option<pgferry_plan::Step>) {
-    let Some(step) = step else { return };
-    if std::env::var(VARIABLE).is_ok_and(|wanted| wanted == format!("{place}:{step}")) {
-        tracing::error!(place, %step, "failpoint reached");
+pub async fn reach(place: &str, step: Option<Step>) {
+    let (Some(step), Some(file)) = (step, std::env::var_os(VARIABLE)) else { return };
+    let Ok(wanted) = std::fs::read_to_string(&file) else { return };
+    let Some((wanted, what)) = wanted.trim().split_once(' ') else { return };
+    let mut reached = file.clone();
+    reached.push(".reached");
+    // Of two daemons at the same place one gets the file.
+    if wanted != format!("{place}:{step}") || std::fs::rename(&file, &reached).is_err() {
+        return;
+    }
+    tracing::error!(place, %step, what, "failpoint reached");
+    if what == "die" {
         std::process::abort();
+    }
+    while std::fs::exists(&reached).unwrap_or(false) {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
 }
 
-/// Dies like `kill -9` would when the variable names this place.
+/// Does nothing: this build has no failpoints.
 #[cfg(not(feature = "failpoints"))]
-pub fn reach(_place: &str, _step: Option<pgferry_plan::Step>) {}
+pub fn reach(_place: &str, _step: Option<Step>) -> std::future::Ready<()> {
+    std::future::ready(())
+}

@@ -11,13 +11,17 @@ mod forced;
 mod gate;
 mod native;
 mod preparing;
+mod stranded;
 mod switchover;
 mod traffic;
 mod wal_guard;
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 pub(crate) use gate::{fence_blockers, stream_blockers};
+pub use stranded::{Stranded, goes_on_with, left_fenced, stranded};
 pub(crate) use traffic::traffic_blockers;
 
 use crate::action::Action;
@@ -167,6 +171,16 @@ fn decide_step(step: Step, facts: &Facts, world: &World, policy: &Policy) -> Dec
     }
 }
 
+/// For how much longer writes may be held before the line; None where nothing is held, where it is
+/// being taken back, and behind the line.
+#[must_use]
+pub fn stall_left(facts: &Facts, now: Timestamp, budget: Duration) -> Option<Duration> {
+    let switchover =
+        facts.switchover().filter(|s| s.unwinding.is_none() && s.step.before_line())?;
+    let held = milliseconds(switchover.fenced_at?, now).max(0.0);
+    Some(budget.saturating_sub(Duration::from_secs_f64(held / 1000.0)))
+}
+
 /// Whether the running switchover has used up its time before the line, and why it is taken back.
 #[must_use]
 pub fn out_of_time(facts: &Facts, world: &World, policy: &Policy) -> Option<Blocker> {
@@ -239,7 +253,7 @@ const JUST_CHANGED_MS: u64 = 60_000;
 /// nothing is far behind should that one be lost. A pooler that holds its clients, or leads them to
 /// the passive side, is put right.
 #[must_use]
-pub fn upkeep(facts: &Facts, world: &World) -> Option<Action> {
+pub fn upkeep(facts: &Facts, world: &World) -> Vec<Action> {
     let runs = |direction| match (&facts.course, direction) {
         (Course::AtRest, _) => true,
         (Course::SetUp(step), Direction::Forward) => *step > Step::StartForwardStream,
@@ -249,19 +263,24 @@ pub fn upkeep(facts: &Facts, world: &World) -> Option<Action> {
         (Course::Planned | Course::Ended(_), _) => false,
     };
     if let Some(lost) = facts.lost {
-        return returned(facts, world, lost).or_else(|| traffic::upkeep(facts, world));
+        return returned(facts, world, lost)
+            .into_iter()
+            .chain(traffic::upkeep(facts, world))
+            .collect();
     }
-    closed_out(facts, world)
-        .or_else(|| traffic::upkeep(facts, world))
-        .or_else(|| {
-            let lag = world.lag.present()?;
-            let asleep = |direction: &Direction| {
-                runs(*direction) && lag.stream(*direction).status == StreamStatus::Down
-            };
-            let direction = Direction::BOTH.into_iter().find(asleep)?;
-            Some(Action::WakeSubscription { direction })
-        })
-        .or_else(|| followed(facts, world))
+    let mut actions: Vec<Action> = traffic::upkeep(facts, world).into_iter().collect();
+    if let Some(action) = closed_out(facts, world) {
+        actions.push(action);
+        return actions;
+    }
+    let down = |direction| {
+        world.lag.present().is_some_and(|lag| lag.stream(direction).status == StreamStatus::Down)
+    };
+    // Both at once: one that cannot come up must not keep the other asleep.
+    let asleep =
+        Direction::BOTH.into_iter().filter(|direction| runs(*direction) && down(*direction));
+    actions.extend(asleep.map(|direction| Action::WakeSubscription { direction }));
+    if actions.is_empty() { followed(facts, world).into_iter().collect() } else { actions }
 }
 
 /// A lost side that is back, and open: the writes that its clients would find acknowledged there are on

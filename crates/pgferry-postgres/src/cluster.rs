@@ -10,9 +10,10 @@ use deadpool_postgres::Object;
 use jiff::Timestamp;
 use pgferry_config::{MigrationConfig, NodeConfig, Secret};
 use pgferry_engine::{Cluster, Fault};
+use pgferry_plan::decide::stall_left;
 use pgferry_plan::preflight::{self, PreflightPolicy, Progress};
 use pgferry_plan::scope::{ScopeRules, SetNames};
-use pgferry_plan::world::NodeState;
+use pgferry_plan::world::{NodeRecord, NodeState};
 use pgferry_plan::{
     Action, Blocker, Course, Facts, Finding, LagReport, RoleName, Seen, Side, Step, World,
 };
@@ -22,6 +23,7 @@ use crate::connect::ConnectError;
 use crate::copy::CopyProgress;
 use crate::jobs::Jobs;
 use crate::node::{LookError, Node};
+use crate::observe::NODE_LOOK_TIME;
 use crate::observe::fence::StartupWatch;
 use crate::observe::tables::Undrifted;
 use crate::preflight::observe;
@@ -133,16 +135,90 @@ impl PgCluster {
     /// # Errors
     /// In words, when the side was not opened.
     pub async fn open_without_journal(&self, side: Side, epoch: i64) -> Result<(), String> {
-        let record = crate::observe::node::record(self.node(side))
+        self.open_as_recorded(side, |record| match record.state {
+            NodeState::Open => Ok(None),
+            NodeState::Yielded => Err("it has yielded"),
+            NodeState::Fenced => Ok(Some(Guard { epoch, revision: Some(record.revision) })),
+        })
+        .await
+    }
+
+    /// Whether a side has yielded under this very leadership, and no newer one has been there.
+    pub async fn has_yielded(&self, side: Side, epoch: i64) -> bool {
+        self.record_in_time(side)
             .await
-            .map_err(|error| error.to_string())?
-            .ok_or_else(|| "it has no record".to_owned())?;
-        match record.state {
-            NodeState::Open => Ok(()),
-            NodeState::Yielded => Err("it has yielded".to_owned()),
-            NodeState::Fenced => {
-                let guard = Guard { epoch, revision: Some(record.revision) };
-                self.open(side, guard).await.map_err(|fault| fault.to_string())
+            .present()
+            .is_some_and(|record| record.state == NodeState::Yielded && record.epoch == epoch)
+    }
+
+    /// Opens the side that writes move to, when this leadership has seen the other one yielded and
+    /// the journal cannot be written any more. Whoever leads next raises this side's epoch before
+    /// it does anything, and then this is refused.
+    ///
+    /// # Errors
+    /// In words, when the side was not opened.
+    pub async fn open_behind_line(&self, side: Side, epoch: i64) -> Result<(), String> {
+        self.open_as_recorded(side, |record| match record.state {
+            NodeState::Open => Ok(None),
+            NodeState::Fenced | NodeState::Yielded => {
+                Ok(Some(Guard { epoch, revision: Some(record.revision) }))
+            }
+        })
+        .await
+    }
+
+    /// Opens a side that was left fenced, when nobody can be asked who leads. Under the epoch that
+    /// the record carries: whoever leads is not kept out, but its yield finds another revision.
+    ///
+    /// # Errors
+    /// In words, when the side was not opened.
+    pub async fn open_left_fenced(&self, side: Side, revision: i64) -> Result<(), String> {
+        self.open_as_recorded(side, |record| match record.state {
+            NodeState::Fenced if record.revision == revision => {
+                Ok(Some(Guard { epoch: record.epoch, revision: Some(revision) }))
+            }
+            NodeState::Open | NodeState::Fenced | NodeState::Yielded => Ok(None),
+        })
+        .await
+    }
+
+    async fn open_as_recorded(
+        &self,
+        side: Side,
+        guard: impl Fn(&NodeRecord) -> Result<Option<Guard>, &'static str>,
+    ) -> Result<(), String> {
+        let opening = async {
+            let record = crate::observe::node::record(self.node(side))
+                .await
+                .map_err(|error| error.to_string())?
+                .ok_or_else(|| "it has no record".to_owned())?;
+            match guard(&record)? {
+                None => Ok(()),
+                Some(guard) => self.open(side, guard).await.map_err(|fault| fault.to_string()),
+            }
+        };
+        match tokio::time::timeout(ACTION_TIME_IN_STALL, opening).await {
+            Ok(result) => result,
+            Err(_) => {
+                self.node(side).forget_connections();
+                Err("it does not answer".to_owned())
+            }
+        }
+    }
+
+    /// Both records, each within its own time; what a daemon without a journal can know.
+    pub async fn records(&self) -> [Seen<NodeRecord>; 2] {
+        tokio::join!(self.record_in_time(Side::Source), self.record_in_time(Side::Destination))
+            .into()
+    }
+
+    async fn record_in_time(&self, side: Side) -> Seen<NodeRecord> {
+        let look = crate::observe::node::record(self.node(side));
+        match tokio::time::timeout(NODE_LOOK_TIME, look).await {
+            Ok(record) => Seen::from_look(record),
+            Err(_) => {
+                self.node(side).forget_connections();
+                Seen::Unknown("it does not answer".to_owned())
             }
         }
     }
@@ -172,6 +248,23 @@ impl Inner {
     /// Ends the background job. The snapshot of a copy stays, for whoever leads next.
     pub async fn shut_down(&self) {
         self.jobs.stop().await;
+    }
+
+    /// After a deadline that ran out, and when the lead is lost: what comes next goes over fresh
+    /// connections.
+    pub fn forget_connections(&self) {
+        for node in &self.nodes {
+            node.forget_connections();
+        }
+    }
+
+    /// While writes are held before the line nothing is waited for longer than they may be.
+    fn within_budget(&self, facts: &Facts, limit: Duration) -> Duration {
+        let budget = self.config.cutover.stall_budget;
+        match stall_left(facts, Timestamp::now(), budget) {
+            Some(left) => limit.min(left + BEYOND_BUDGET),
+            None => limit,
+        }
     }
 
     pub(crate) fn watch(&self, side: Side) -> &StartupWatch {
@@ -222,34 +315,47 @@ fn replication_conninfo(login: &pgferry_config::Login) -> Secret {
 /// A server that hangs must not hang the loop: what is not seen in time is not seen. While writes
 /// are held it is given less, so that the stall budget can be kept.
 const LOOK_TIME: Duration = Duration::from_secs(20);
-const LOOK_TIME_IN_STALL: Duration = Duration::from_secs(2);
+const LOOK_TIME_IN_STALL: Duration = Duration::from_secs(7);
 /// pglogical itself waits 30 seconds for each of its connections; two directions, three each.
 const LOOK_TIME_AT_PEERS: Duration = Duration::from_secs(200);
 const ACTION_TIME: Duration = Duration::from_secs(120);
 const ACTION_TIME_IN_STALL: Duration = Duration::from_secs(3);
+/// What is under way when the stall budget is used up is not given up for a few milliseconds: the
+/// connections would be thrown away, and opening the side again would begin with new ones.
+const BEYOND_BUDGET: Duration = Duration::from_millis(50);
 
 impl Cluster for PgCluster {
     async fn observe(&self, facts: &Facts) -> World {
         let limit = match facts.step() {
             Some(Step::CheckPeers) => LOOK_TIME_AT_PEERS,
-            Some(_) if holds_writes(facts) => LOOK_TIME_IN_STALL,
+            Some(_) if holds_writes(facts) => self.within_budget(facts, LOOK_TIME_IN_STALL),
             Some(_) | None => LOOK_TIME,
         };
         match tokio::time::timeout(limit, Box::pin(self.look(facts))).await {
             Ok(world) => world,
-            Err(_) => World { now: Timestamp::now(), ..World::default() },
+            Err(_) => {
+                self.forget_connections();
+                World { now: Timestamp::now(), ..World::default() }
+            }
         }
     }
 
     async fn apply(&self, action: &Action, facts: &Facts) -> Result<(), Fault> {
-        let limit = if holds_writes(facts) { ACTION_TIME_IN_STALL } else { ACTION_TIME };
+        let limit = if holds_writes(facts) {
+            self.within_budget(facts, ACTION_TIME_IN_STALL)
+        } else {
+            ACTION_TIME
+        };
         match tokio::time::timeout(limit, Box::pin(self.carry_out(action, facts))).await {
             Ok(result) => result,
-            Err(_) => Err(Fault::Failed(Blocker::new(
-                "no_answer",
-                format!("no answer within {} s", limit.as_secs()),
-                "it looks again: what was done is seen, what was not is done again",
-            ))),
+            Err(_) => {
+                self.forget_connections();
+                Err(Fault::Failed(Blocker::new(
+                    "no_answer",
+                    format!("no answer within {} ms", limit.as_millis()),
+                    "it looks again: what was done is seen, what was not is done again",
+                )))
+            }
         }
     }
 }

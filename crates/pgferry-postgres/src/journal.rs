@@ -121,6 +121,25 @@ impl Place {
         self.side
     }
 
+    async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, JournalError>>,
+    ) -> Result<T, JournalError> {
+        match tokio::time::timeout(PATIENCE, work).await {
+            Ok(result) => result,
+            Err(_) => {
+                self.forget_connections();
+                Err(JournalError::NoAnswer)
+            }
+        }
+    }
+
+    /// Throws away the connections that nobody uses: one that was given up on went back with its
+    /// statement still under way, and the next statement would wait behind it.
+    pub fn forget_connections(&self) {
+        self.pool.retain(|_, _| false);
+    }
+
     async fn client(&self) -> Result<Object, JournalError> {
         self.pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) => {
@@ -138,7 +157,7 @@ impl Place {
     /// # Errors
     /// When they could not be made.
     pub async fn create(&self) -> Result<(), JournalError> {
-        in_time(self.create_now()).await
+        self.in_time(self.create_now()).await
     }
 
     async fn create_now(&self) -> Result<(), JournalError> {
@@ -159,7 +178,7 @@ impl Place {
         &self,
         migration: &MigrationName,
     ) -> Result<Option<Vec<Entry>>, JournalError> {
-        in_time(self.load_now(migration)).await
+        self.in_time(self.load_now(migration)).await
     }
 
     async fn load_now(
@@ -198,7 +217,7 @@ impl Place {
         holder: Uuid,
         first: Option<i64>,
     ) -> Result<(Lead, Option<Leader>), JournalError> {
-        in_time(self.lead_now(migration, holder, first)).await
+        self.in_time(self.lead_now(migration, holder, first)).await
     }
 
     async fn lead_now(
@@ -272,12 +291,6 @@ impl Place {
     }
 }
 
-async fn in_time<T>(
-    work: impl Future<Output = Result<T, JournalError>>,
-) -> Result<T, JournalError> {
-    tokio::time::timeout(PATIENCE, work).await.unwrap_or(Err(JournalError::NoAnswer))
-}
-
 /// The one writer of a migration's journal, on a session of its own.
 pub struct Leader {
     client: deadpool_postgres::ClientWrapper,
@@ -315,7 +328,10 @@ impl Leader {
                     return LeadershipLost("the journal is gone".into());
                 }
                 Ok(Err(error)) => tracing::warn!(%error, "could not renew the lease"),
-                Err(_) => tracing::warn!("the journal does not answer"),
+                Err(_) => {
+                    place.forget_connections();
+                    tracing::warn!("the journal does not answer");
+                }
             }
             if renewed.elapsed() > LEASE_TIME {
                 return LeadershipLost("the lease could not be renewed".into());

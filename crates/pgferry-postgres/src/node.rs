@@ -3,7 +3,7 @@
 //! Every new connection is checked: a host name may have come to mean the other server. Nothing
 //! is mutated here without the guard of [`crate::statements`].
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +24,10 @@ const POOL_SIZE: usize = 6;
 /// A look that takes longer is a look that failed; a mutation has its own lock_timeout.
 const WAIT: Duration = Duration::from_secs(15);
 
+/// Raising the epoch waits for what is in flight, whose session is ended first. It is tried again,
+/// and meanwhile somebody may have a fence to open on the other side.
+const RAISING: Duration = Duration::from_secs(4);
+
 /// A server, under the name of its side.
 #[derive(Clone)]
 pub struct Node {
@@ -34,6 +38,8 @@ pub struct Node {
     expected: Arc<Mutex<Option<Uuid>>>,
     epoch: Arc<AtomicI64>,
     migration: MigrationName,
+    /// Looks given up since the last one that was answered.
+    unanswered: Arc<AtomicU32>,
 }
 
 impl Node {
@@ -79,6 +85,7 @@ impl Node {
             expected,
             epoch,
             migration: migration.clone(),
+            unanswered: Arc::default(),
         })
     }
 
@@ -108,8 +115,33 @@ impl Node {
         if *expected != id {
             *expected = id;
             drop(expected);
-            self.pool.retain(|_, _| false);
+            self.forget_connections();
         }
+    }
+
+    /// Throws away the connections that nobody uses at the moment.
+    ///
+    /// For whoever gave up waiting: the connection went back with its statement still under way,
+    /// would be the next one taken, and everything sent on it would wait behind that statement.
+    pub fn forget_connections(&self) {
+        self.pool.retain(|_, _| false);
+    }
+
+    /// How many times its usual time the next look is given. A server that is only slow needs longer
+    /// for a fresh connection than for one that has every statement prepared.
+    pub(crate) fn patience(&self) -> u32 {
+        1 << self.unanswered.load(Ordering::Relaxed).min(2)
+    }
+
+    /// A look was answered in time.
+    pub(crate) fn answered(&self) {
+        self.unanswered.store(0, Ordering::Relaxed);
+    }
+
+    /// A look was given up: the next one goes over a fresh connection, and has more time.
+    pub(crate) fn gave_up(&self) {
+        self.forget_connections();
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A connection to look or act with.
@@ -127,8 +159,8 @@ impl Node {
     /// When the node was not seen to carry the new epoch.
     pub async fn raise_epoch(&self, epoch: i64) -> Result<(), LookError> {
         self.epoch.store(epoch, Ordering::Relaxed);
-        self.pool.retain(|_, _| false);
-        tokio::time::timeout(WAIT, self.raise_epoch_by(epoch))
+        self.forget_connections();
+        tokio::time::timeout(RAISING, self.raise_epoch_by(epoch))
             .await
             .map_err(|_| LookError::Connect(ConnectError::timeout(&self.connector)))?
     }

@@ -35,8 +35,9 @@ impl PgCluster {
         world.lag = Seen::Present(self.lag());
         match (&facts.course, facts.step()) {
             (Course::Switchover(switchover), Some(_)) if switchover.unwinding.is_some() => {
+                // The other side is not asked: it may be what is away, and nothing depends on it.
                 let from = switchover.kind.from();
-                self.see_pair(&mut world, from, FENCE, RECORD).await;
+                *world.node_mut(from) = self.node_view_within(NODE_LOOK_TIME, from, FENCE).await;
             }
             (_, Some(step)) => Box::pin(self.look_for(step, facts, &mut world)).await,
             (Course::AtRest, None) => {
@@ -141,7 +142,16 @@ impl PgCluster {
                 self.see_pair(world, from, of_from, of_to).await;
             }
             Step::Yield => self.see_pair(world, from, FENCE, RECORD).await,
-            Step::OpenOther => self.see_pair(world, from, RECORD, FENCE).await,
+            Step::OpenOther => {
+                // The side that has yielded may be away; nobody waits for it longer than it takes
+                // to see that it was opened by hand.
+                let to = from.other();
+                let (of_from, of_to) = tokio::join!(
+                    self.node_view_within(LOOK_TIME_AT_YIELDED, from, RECORD),
+                    self.node_view_within(NODE_LOOK_TIME, to, FENCE),
+                );
+                (*world.node_mut(from), *world.node_mut(to)) = (of_from, of_to);
+            }
             Step::Confirm => {
                 let both = Wants { fence: true, marker: true, ..RECORD };
                 self.see(world, both, both).await;
@@ -232,22 +242,32 @@ impl PgCluster {
         destination: Wants,
     ) {
         // Each within its own time: one server that hangs must not blind the look at the other.
-        let view = async |side, wants| {
-            tokio::time::timeout(limit, Box::pin(self.node_view(side, wants)))
-                .await
-                .unwrap_or_default()
-        };
-        let (source, destination) =
-            tokio::join!(view(Side::Source, source), view(Side::Destination, destination));
+        let (source, destination) = tokio::join!(
+            self.node_view_within(limit, Side::Source, source),
+            self.node_view_within(limit, Side::Destination, destination)
+        );
         world.source = source;
         world.destination = destination;
     }
 
     /// Looks at one side only: the other is lost.
     async fn see_survivor(&self, world: &mut World, side: Side, wants: Wants) {
+        *world.node_mut(side) = self.node_view_within(NODE_LOOK_TIME_AT_REST, side, wants).await;
+    }
+
+    async fn node_view_within(&self, limit: Duration, side: Side, wants: Wants) -> NodeView {
+        let node = self.node(side);
         let look = Box::pin(self.node_view(side, wants));
-        *world.node_mut(side) =
-            tokio::time::timeout(NODE_LOOK_TIME_AT_REST, look).await.unwrap_or_default();
+        match tokio::time::timeout(limit * node.patience(), look).await {
+            Ok(view) => {
+                node.answered();
+                view
+            }
+            Err(_) => {
+                node.gave_up();
+                NodeView::default()
+            }
+        }
     }
 
     async fn see_pair(&self, world: &mut World, from: Side, of_from: Wants, of_to: Wants) {
@@ -307,7 +327,9 @@ impl PgCluster {
 }
 
 /// Less than a whole look is given while writes are held.
-const NODE_LOOK_TIME: Duration = Duration::from_millis(1500);
+pub(crate) const NODE_LOOK_TIME: Duration = Duration::from_millis(1500);
+/// Behind the line, at the side that has yielded.
+const LOOK_TIME_AT_YIELDED: Duration = Duration::from_millis(500);
 /// While nobody waits: the first look at ten thousand sequences on a connection takes longer than
 /// the above, because the server opens each of them anew.
 const NODE_LOOK_TIME_AT_REST: Duration = Duration::from_secs(8);

@@ -2,7 +2,7 @@
 
 use super::{Policy, copying, fence};
 use crate::finding::Blocker;
-use crate::lag::StreamStatus;
+use crate::lag::{LagReport, StreamStatus};
 use crate::seen::Seen;
 use crate::side::{Direction, Side};
 use crate::verdict::unseen;
@@ -35,11 +35,7 @@ pub(crate) fn stream_blockers(world: &World, policy: &Policy, blockers: &mut Vec
         [(Direction::Forward, &lag.forward), (Direction::Reverse, &lag.reverse)]
     {
         if stream.status != StreamStatus::Streaming {
-            blockers.push(Blocker::new(
-                "stream_not_streaming",
-                format!("the {direction} stream is {}", stream.status.as_str()),
-                "look at `pgferry status` and at the subscriber's server log",
-            ));
+            blockers.push(not_streaming(direction, lag));
             continue;
         }
         match stream.lag_seconds {
@@ -55,6 +51,14 @@ pub(crate) fn stream_blockers(world: &World, policy: &Policy, blockers: &mut Vec
             )),
         }
     }
+}
+
+pub(super) fn not_streaming(direction: Direction, lag: &LagReport) -> Blocker {
+    Blocker::new(
+        "stream_not_streaming",
+        format!("the {direction} stream is {}", lag.stream(direction).status),
+        "look at `pgferry status` and at the subscriber's server log",
+    )
 }
 
 /// What stands against a switchover in the sessions of the active side.

@@ -5,14 +5,16 @@
 
 use super::fence::{self, writer_found};
 use super::following::await_marker;
+use super::gate::not_streaming;
 use super::{Decision, Policy, blocked, done, look, traffic};
 use crate::action::Action;
 use crate::facts::{Facts, Switchover};
 use crate::finding::Blocker;
 use crate::journal::Intent;
+use crate::lag::StreamStatus;
 use crate::seen::Seen;
 use crate::sequences;
-use crate::side::Side;
+use crate::side::{Direction, Side};
 use crate::steps::Step;
 use crate::verdict::verdict;
 use crate::world::{NodeState, World};
@@ -61,7 +63,32 @@ pub(super) fn fence_active(facts: &Facts, world: &World, policy: &Policy) -> Dec
     if let Some(stop) = other_side_is_open(facts, world) {
         return stop;
     }
+    let record = look!(world.node(from).record, "the node's record");
+    if record.state == NodeState::Open
+        && let Some(wait) = a_stream_rests(world)
+    {
+        return wait;
+    }
     fence::close(from, world.node(from), policy)
+}
+
+/// Nothing is fenced for a drain that cannot come: a server that crashed since the verdict has its
+/// workers back only after seconds, which would all be stall. What is not seen yet, as after a
+/// restart of the daemon, is waited for; nobody's writes are held meanwhile but by a pause.
+fn a_stream_rests(world: &World) -> Option<Decision> {
+    let Seen::Present(lag) = &world.lag else {
+        return Some(Decision::Wait("the streams were not seen".to_owned()));
+    };
+    Direction::BOTH.into_iter().find_map(|direction| match lag.stream(direction).status {
+        StreamStatus::Streaming => None,
+        StreamStatus::Unknown | StreamStatus::Starting => {
+            Some(Decision::Wait(format!("the {direction} stream was not seen to run")))
+        }
+        StreamStatus::Absent
+        | StreamStatus::Stalled
+        | StreamStatus::Disabled
+        | StreamStatus::Down => Some(blocked(not_streaming(direction, lag))),
+    })
 }
 
 pub(super) fn drain(facts: &Facts, world: &World) -> Decision {

@@ -7,6 +7,7 @@ use crate::SessionId;
 use crate::existing::{AsideKind, ExistingView, SetAside};
 use crate::finding::Finding;
 use crate::journal::{Entry, Event, Intent, Verb};
+use crate::lag::LagReport;
 use crate::lsn::Lsn;
 use crate::name::TableName;
 use crate::seen::Seen;
@@ -122,6 +123,61 @@ fn the_fence_ends_idle_sessions_at_once_and_working_ones_after_their_grace() {
     fence.older_sessions = vec![session(true)];
     world.source.fence = Seen::Present(fence);
     assert!(matches!(decide(&facts, &world, &policy()), Decision::Act(Action::EndSessions { .. })));
+}
+
+#[test]
+fn nothing_is_fenced_while_a_stream_does_not_run() {
+    let facts = at(Step::FenceActive);
+    for status in StreamStatus::ALL {
+        let mut world = fenced_world();
+        world.source.record = record(Side::Source, NodeState::Open);
+        let mut lag = LagReport::default();
+        (lag.forward.status, lag.reverse.status) = (StreamStatus::Streaming, status);
+        world.lag = Seen::Present(lag);
+        let decision = decide(&facts, &world, &policy());
+        let as_wanted = match status {
+            StreamStatus::Streaming => matches!(decision, Decision::Act(Action::Fence { .. })),
+            StreamStatus::Unknown | StreamStatus::Starting => matches!(decision, Decision::Wait(_)),
+            StreamStatus::Absent
+            | StreamStatus::Stalled
+            | StreamStatus::Disabled
+            | StreamStatus::Down => matches!(decision, Decision::Blocked(_)),
+        };
+        assert!(as_wanted, "{status}: {decision:?}");
+        // Once it is fenced, the drain alone says what has arrived.
+        world.source.record = record(Side::Source, NodeState::Fenced);
+        assert!(matches!(decide(&facts, &world, &policy()), Decision::Done(_)), "{status}");
+    }
+}
+
+#[test]
+fn streams_that_rest_are_woken_both_at_once() {
+    let mut world = World::default();
+    let mut lag = LagReport::default();
+    (lag.forward.status, lag.reverse.status) = (StreamStatus::Down, StreamStatus::Down);
+    world.lag = Seen::Present(lag);
+    let wakes: Vec<Action> = Direction::BOTH
+        .into_iter()
+        .map(|direction| Action::WakeSubscription { direction })
+        .collect();
+    assert_eq!(upkeep(&at(Step::Confirm), &world), wakes);
+    assert_eq!(upkeep(&at(Step::Drain), &world), Vec::new());
+}
+
+#[test]
+fn what_is_left_of_the_stall_budget_is_told_between_fence_and_line_only() {
+    let budget = Duration::from_secs(5);
+    let later = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(2);
+    let mut facts = at(Step::FenceActive);
+    assert_eq!(stall_left(&facts, later, budget), None, "nothing is held yet");
+    let event =
+        Event::Intended { step: Step::FenceActive, intent: Intent::Fence { side: Side::Source } };
+    let entry = Entry { seq: facts.next_seq, at: Timestamp::UNIX_EPOCH, epoch: 1, event };
+    facts.fold(&entry).unwrap();
+    assert_eq!(stall_left(&facts, later, budget), Some(Duration::from_secs(3)));
+    let over = later + jiff::SignedDuration::from_secs(9);
+    assert_eq!(stall_left(&facts, over, budget), Some(Duration::ZERO));
+    assert_eq!(stall_left(&at(Step::OpenOther), later, budget), None);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod answers;
 mod forced;
 mod lead;
 mod show;
+mod without_journal;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use pgferry_api as api;
 use pgferry_config::{Config, MigrationConfig};
 use pgferry_monitor::{MigrationMetrics, NodesReport, Outlets, Watched};
+use pgferry_plan::decide::Stranded;
 use pgferry_plan::{
     Blocker, Course, Direction, Entry, Facts, Finding, LagReport, Order, Policy, Severity, Side,
     Verb,
@@ -64,8 +66,10 @@ pub(super) struct Daemon {
     shutdown: CancellationToken,
     next_autostart: Option<tokio::time::Instant>,
     known: Facts,
-    /// The side, epoch and time of a fence whose switchover lost its journal before the line.
-    stranded: Option<(Side, i64, jiff::Timestamp)>,
+    /// What a switchover that lost its journal has left to do, and under which epoch.
+    stranded: Option<(Stranded, i64)>,
+    /// A side that both records call left fenced, its revision, and since when it is seen so.
+    left_fenced: Option<(Side, i64, tokio::time::Instant)>,
     monitor: Option<(Watched, watch::Receiver<Option<i64>>, Outlets)>,
 }
 
@@ -157,6 +161,7 @@ impl Daemon {
             next_autostart: None,
             known: Facts::default(),
             stranded: None,
+            left_fenced: None,
             monitor: Some((watched, beats, outlets)),
         };
         let handle = MigrationHandle {
@@ -175,7 +180,7 @@ impl Daemon {
             tokio::spawn(pgferry_monitor::run(watched, beats, outlets, stop_monitor.clone()))
         });
         while !self.shutdown.is_cancelled() {
-            match self.place.lead(&self.config.name, self.holder, None).await {
+            match self.seek().await {
                 Ok((Lead::NotStarted, _)) => self.planned().await,
                 Ok((Lead::Ours(_), Some(leader))) => self.led(leader, None).await,
                 Ok((Lead::Other | Lead::Ours(_), _)) => self.stand_by().await,
@@ -260,6 +265,8 @@ impl Daemon {
         self.notes.unavailable("not_leader", "another daemon leads this migration");
         // What is fenced is the leader's to open.
         self.stranded = None;
+        self.left_fenced = None;
+        self.cluster.forget_connections();
         match self.load().await {
             Ok((facts, entries)) => {
                 let blind = Blocker::new(
@@ -273,43 +280,6 @@ impl Daemon {
         }
         if let Next::Command(command) = self.next_command(SEEK).await {
             answer(Some(command.reply), Err(not_leader()));
-        }
-    }
-
-    async fn without_journal(&mut self, error: &JournalError) {
-        let blocker = journal_blocker(error);
-        self.notes.unavailable(&blocker.code, blocker.message.clone());
-        self.notes.waiting_for(blocker.clone());
-        self.show_known(blocker.clone());
-        if let Next::Command(command) = self.next_command(SEEK).await {
-            if command.force {
-                let blocker = self.journal_away(error);
-                return answer(Some(command.reply), Err(conflict(vec![blocker])));
-            }
-            // Before the start there is no journal to ask, and preflight says what is away.
-            match command.verb {
-                api::Verb::Preflight => self.answer_without_engine(command),
-                api::Verb::Start => {
-                    self.start(Some(command.reply)).await;
-                }
-                api::Verb::Verify
-                | api::Verb::Cutover
-                | api::Verb::Rollback
-                | api::Verb::Abort
-                | api::Verb::Pause
-                | api::Verb::Resume
-                | api::Verb::Finish
-                | api::Verb::Abandon => {
-                    let refusal = Refusal {
-                        status: RefusalStatus::Unavailable,
-                        code: blocker.code.clone(),
-                        detail: blocker.message.clone(),
-                        hint: blocker.hint.clone(),
-                        blockers: vec![blocker],
-                    };
-                    answer(Some(command.reply), Err(refusal));
-                }
-            }
         }
     }
 

@@ -105,14 +105,13 @@ fn journal_lost(lost: Side, survivor: Side) -> Blocker {
     )
 }
 
-/// Whether a person has declared this side lost, before or just now.
-pub(super) fn given_up(side: Side, facts: &Facts, first: Option<&First>) -> bool {
-    let forced = first.filter(|first| first.order.force);
-    facts.lost == Some(side)
-        || forced.is_some_and(|first| {
-            let lost = first.adopts.map_or_else(|| facts.kind().from(), |(lost, _)| lost);
-            lost == side
-        })
+/// The side that a person has declared lost, before or just now.
+pub(super) fn given_up(facts: &Facts, first: Option<&First>) -> Option<Side> {
+    let forced = first.filter(|first| first.order.force).map(|first| match first.adopts {
+        Some((lost, _)) => lost,
+        None => facts.kind().from(),
+    });
+    facts.lost.or(forced)
 }
 
 pub(super) fn forced_answer(verb: Verb, blockers: Vec<Blocker>, loss: &Loss) -> Accepted {

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use pgferry_api as api;
-use pgferry_engine::{Engine, LeadershipLost, Turn};
+use pgferry_engine::{Condition, ConditionKind, Engine, LeadershipLost, Turn};
+use pgferry_plan::decide::{goes_on_with, stranded};
 use pgferry_plan::{Blocker, Course, Facts, Order, Side, Step, Verb};
 use pgferry_postgres::PgCluster;
 use pgferry_postgres::journal::Leader;
@@ -41,6 +42,8 @@ impl Daemon {
         self.beat.send_replace(None);
         self.traffic.shut_down();
         self.cluster.shut_down().await;
+        // They carry the name of a leadership that is over.
+        self.cluster.forget_connections();
     }
 
     pub(super) async fn lead_until_lost(
@@ -62,32 +65,35 @@ impl Daemon {
         for side in Side::BOTH {
             self.cluster.node(side).expect(facts.expected_id(side));
         }
-        for side in Side::BOTH {
-            while let Err(error) = self.cluster.node(side).raise_epoch(epoch).await {
-                if given_up(side, &facts, first.as_ref()) {
-                    tracing::warn!(%side, %error, "leading without the side that is lost");
-                    break;
-                }
-                let (code, hint) = error.code_and_hint();
-                let message = format!("the {side}: {error}");
-                self.notes.available(true);
-                self.notes.blocked(vec![Blocker::new(code, message, hint)]);
-                self.show(&facts, &entries, None, Vec::new());
-                // The other side may be away for long; this one is not held closed for it.
-                self.stranded = stranded(&facts, epoch);
-                self.open_what_is_stranded().await;
-                if renewal.is_finished() || self.shutdown.is_cancelled() {
-                    return leader.release().await;
-                }
-                match self.next_command(SEEK).await {
-                    Next::Command(command) if command.force => {
-                        first = self.force_without_engine(command, &facts).await.or(first);
-                    }
-                    Next::Command(command) => self.answer_without_engine(command),
-                    Next::Nothing => {}
-                }
+        let mut raised = [false; 2];
+        let alone = loop {
+            let refused = self.raise_epochs(epoch, &mut raised).await;
+            let Some(refused) = refused else { break false };
+            if given_up(&facts, first.as_ref()).is_some_and(|lost| raised[lost.other() as usize]) {
+                tracing::warn!(message = refused.message, "leading without the side that is lost");
+                break false;
             }
-        }
+            if goes_on_with(&facts).is_some_and(|side| raised[side as usize]) {
+                tracing::warn!(message = refused.message, "going on with one side alone");
+                break true;
+            }
+            self.notes.available(true);
+            self.notes.blocked(vec![refused]);
+            self.show(&facts, &entries, None, Vec::new());
+            // One side may be away for long; the other one is not held closed for it.
+            self.stranded = stranded(&facts).map(|left| (left, epoch));
+            self.open_what_is_stranded().await;
+            if renewal.is_finished() || self.shutdown.is_cancelled() {
+                return leader.release().await;
+            }
+            match self.next_command(SEEK).await {
+                Next::Command(command) if command.force => {
+                    first = self.force_without_engine(command, &facts).await.or(first);
+                }
+                Next::Command(command) => self.answer_without_engine(command),
+                Next::Nothing => {}
+            }
+        };
         let engine = Engine::take_over(
             self.cluster.clone(),
             self.traffic.clone(),
@@ -105,33 +111,31 @@ impl Daemon {
         self.notes.condition = None;
         self.stranded = None;
         tracing::info!(migration = %self.config.name, epoch, phase = %engine.facts().phase(), "leading");
-        let result = self.run_engine(&mut engine, first, renewal).await;
+        let result = self.run_engine(&mut engine, first, renewal, alone).await;
         match result {
             Ok(()) => engine.into_journal().release().await,
             Err(lost) => {
                 tracing::warn!(%lost, migration = %self.config.name, "not leading any more");
-                self.stranded = stranded(engine.facts(), epoch);
+                self.stranded = stranded(engine.facts()).map(|left| (left, epoch));
             }
         }
     }
 
-    /// A switchover that lost its journal before the line must not hold writes for longer than it
-    /// was allowed to. Seeking the lead again comes first, and usually is in time.
-    pub(super) async fn open_what_is_stranded(&mut self) {
-        let Some((side, epoch, fenced_at)) = self.stranded else { return };
-        let held = pgferry_plan::facts::milliseconds(fenced_at, jiff::Timestamp::now());
-        if held <= self.policy.stall_budget.as_secs_f64() * 1000.0 {
-            return;
-        }
-        match self.cluster.open_without_journal(side, epoch).await {
-            Ok(()) => {
-                tracing::warn!(%side, held_ms = held, "opened again without the journal");
-                self.stranded = None;
-                // Clients that a pooler holds would wait for the journal otherwise.
-                self.traffic.release(side, epoch).await;
+    /// Raises the epoch on the sides that do not carry it yet, and tells why one of them still
+    /// does not.
+    async fn raise_epochs(&self, epoch: i64, raised: &mut [bool; 2]) -> Option<Blocker> {
+        let raise = async |side: Side| {
+            if raised[side as usize] {
+                return None;
             }
-            Err(error) => tracing::warn!(%side, error, "could not be opened again yet"),
-        }
+            let error = self.cluster.node(side).raise_epoch(epoch).await.err()?;
+            let (code, hint) = error.code_and_hint();
+            Some(Blocker::new(code, format!("the {side}: {error}"), hint))
+        };
+        // At once: neither waits for the other, which may be away.
+        let (source, destination) = tokio::join!(raise(Side::Source), raise(Side::Destination));
+        *raised = [source.is_none(), destination.is_none()];
+        source.or(destination)
     }
 
     pub(super) async fn run_engine(
@@ -139,6 +143,7 @@ impl Daemon {
         engine: &mut PgEngine,
         first: Option<First>,
         renewal: &tokio::task::JoinHandle<LeadershipLost>,
+        alone: bool,
     ) -> Result<(), LeadershipLost> {
         if let Some(First { order, adopts, reply }) = first {
             if let Some((lost, node_id)) = adopts {
@@ -169,10 +174,19 @@ impl Daemon {
             if turn == Turn::Ended {
                 return self.ended(engine).await;
             }
+            if alone && turn != Turn::Progressed && goes_on_with(engine.facts()).is_none() {
+                // The next leadership raises the epoch on both sides before it goes on.
+                return Ok(());
+            }
             if self.shutdown.is_cancelled() {
                 return self.farewell(engine).await;
             }
             let mut pause = pause_after(&turn, engine.facts(), self.config.poll_interval);
+            let blocked = |c: &Condition| c.kind == ConditionKind::Blocked;
+            if turn == Turn::Waiting && engine.condition().is_some_and(blocked) {
+                // A pooler or a hook behind the line, or a person: none is there a moment later.
+                pause = pause.max(WAIT);
+            }
             if turn == Turn::AtRest {
                 // A look at thousands of tables is not repeated at once: at rest, the two servers
                 // are the application's.
@@ -335,10 +349,4 @@ fn beats(facts: &Facts) -> bool {
         // Abandoned in the middle of the installation, there may be none.
         Course::End { step, verb, .. } => verb == Verb::Finish && step == Step::DrainBoth,
     }
-}
-
-/// The fence that would be left behind if nobody led from here on.
-fn stranded(facts: &Facts, epoch: i64) -> Option<(Side, i64, jiff::Timestamp)> {
-    let switchover = facts.switchover().filter(|switchover| switchover.step.before_line())?;
-    Some((switchover.kind.from(), epoch, switchover.fenced_at?))
 }

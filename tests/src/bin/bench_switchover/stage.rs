@@ -1,0 +1,157 @@
+//! The servers, the road between them, and the clients that write all along.
+
+use std::time::{Duration, Instant};
+
+use pgferry_plan::Side;
+use pgferry_tests::{
+    Cluster, ConfigFile, Daemon, Ledger, LedgerOptions, Pair, PairOptions, Profile, Shutdown,
+    content,
+};
+
+use crate::arguments::{Arguments, Way};
+
+/// What is on its way when the writers hold is a few transactions.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Commits of each client between two switchovers.
+const WRITE_ON: usize = 12;
+
+/// What a client waits between two transactions. It is part of every gap that is measured.
+pub(crate) const PAUSE: Duration = Duration::from_millis(12);
+
+/// About what a transaction takes under this load; together with the pause it makes the rate.
+const TRANSACTION: Duration = Duration::from_millis(3);
+
+/// Everything that runs, in the order in which it must end: clients, daemon, servers.
+pub(crate) struct Stage {
+    pub(crate) ledger: Ledger,
+    pub(crate) daemon: Option<Daemon>,
+    pub(crate) pair: Pair,
+    pub(crate) active: Side,
+    writers: u16,
+    began: Instant,
+    began_with: u64,
+}
+
+/// One switchover.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Switched {
+    /// For how long writes were held, as who did it measured it, in milliseconds.
+    pub(crate) stall_ms: f64,
+    /// The longest time between two answers of one client around it, in milliseconds.
+    pub(crate) gap_ms: f64,
+}
+
+/// What a way came to.
+#[derive(Clone, Debug)]
+pub(crate) struct Measured {
+    pub(crate) switched: Vec<Switched>,
+    /// Acknowledged writes a second, over all of it.
+    pub(crate) per_second: f64,
+    /// Errors that a client saw in one switchover, in the mean.
+    pub(crate) errors_per_client: f64,
+    /// What was broken, in words; empty when nothing was.
+    pub(crate) broken: Vec<String>,
+}
+
+impl Stage {
+    pub(crate) fn set(arguments: &Arguments, way: Way, rate: u32) -> Self {
+        let settings = [("max_worker_processes", "16".to_owned())];
+        let extension = way.over_pglogical();
+        let options = PairOptions { fsync: true, extension, ..PairOptions::default() };
+        let pair = Pair::start_with(options, &settings);
+        pair.load_bank();
+        pair.load(&fill(arguments));
+        let daemon = way.over_pglogical().then(|| {
+            let config = ConfigFile::for_pair(&pair).insert_only(&["bank.ledger_keyless"]);
+            let mut daemon = Daemon::prepare(&config, Profile::Release);
+            daemon.serve();
+            daemon.bring_to_ready();
+            daemon
+        });
+        let each = 1.0 / (PAUSE + TRANSACTION).as_secs_f64();
+        let writers = (f64::from(rate) / each).ceil().clamp(1.0, 90.0) as u16;
+        let ledger = Ledger::start(&pair, LedgerOptions { writers, pause: PAUSE });
+        ledger.wait_for_writes(WRITE_ON, SETTLE_DEADLINE);
+        let began_with = ledger.acknowledged();
+        Self {
+            ledger,
+            daemon,
+            pair,
+            active: Side::Source,
+            writers,
+            began: Instant::now(),
+            began_with,
+        }
+    }
+
+    pub(crate) fn cluster(&self, side: Side) -> &Cluster {
+        self.pair.cluster(side)
+    }
+
+    /// Carries one switchover out under the clients' eyes; `act` returns the stall in milliseconds.
+    pub(crate) fn switch(&mut self, act: impl FnOnce(&mut Self) -> f64) -> Switched {
+        self.ledger.wait_for_writes(WRITE_ON, SETTLE_DEADLINE);
+        let from = Instant::now();
+        let stall_ms = act(self);
+        self.active = self.active.other();
+        self.ledger.wait_for_writes(WRITE_ON, SETTLE_DEADLINE);
+        let gap = self.ledger.worst_gap(from, Instant::now());
+        Switched { stall_ms, gap_ms: gap.as_secs_f64() * 1000.0 }
+    }
+
+    /// Ends the clients and compares what they were promised with what there is.
+    pub(crate) fn conclude(&mut self, switched: Vec<Switched>) -> Measured {
+        let seconds = self.began.elapsed().as_secs_f64();
+        let written = self.ledger.acknowledged() - self.began_with;
+        let errors: u64 = self.ledger.errors().values().sum();
+        self.ledger.stop();
+        let report = self.ledger.check(self.cluster(self.active));
+        let mut broken = Vec::new();
+        if !report.is_clean() {
+            broken.push(format!("the ledger is not clean: {report:?}"));
+        }
+        if self.daemon.is_some() {
+            content::wait_until_settled(&self.pair, SETTLE_DEADLINE);
+            broken.extend(content::differences(&self.pair.source, &self.pair.destination));
+        }
+        let each = switched.len() as f64 * f64::from(self.writers);
+        Measured {
+            per_second: written as f64 / seconds,
+            errors_per_client: errors as f64 / each.max(1.0),
+            switched,
+            broken,
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // A daemon that goes last would take its servers' end for trouble.
+        self.daemon = None;
+        for side in Side::BOTH {
+            self.pair.cluster_mut(side).stop(Shutdown::Immediate);
+        }
+    }
+}
+
+/// Tables with a few rows, and sequences that have been used.
+fn fill(arguments: &Arguments) -> String {
+    format!(
+        "CREATE SCHEMA many;
+         DO $$ BEGIN
+         FOR i IN 1..{tables} LOOP
+             EXECUTE format('CREATE TABLE many.t%s (id int PRIMARY KEY, v text)', i);
+             EXECUTE format('INSERT INTO many.t%s SELECT g, repeat(''x'', 50) FROM generate_series(1, 20) g', i);
+         END LOOP;
+         FOR i IN 1..{sequences} LOOP
+             EXECUTE format('CREATE SEQUENCE many.s%s', i);
+             PERFORM setval(format('many.s%s', i), 1000 + i);
+         END LOOP; END $$;
+         GRANT USAGE ON SCHEMA many TO app;
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA many TO app;
+         GRANT USAGE ON ALL SEQUENCES IN SCHEMA many TO app;",
+        tables = arguments.tables,
+        sequences = arguments.sequences,
+    )
+}
