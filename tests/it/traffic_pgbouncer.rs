@@ -49,7 +49,10 @@ fn three_switchovers_behind_two_pgbouncers_show_no_client_an_error() {
         ledger.wait_for_writes(5, SOON);
         let gap = ledger.worst_gap(from, Instant::now());
         let switchover = &daemon.migration()["last_switchover"];
-        println!("{verb}: write stall {} ms, worst gap {gap:?}", switchover["write_stall_ms"]);
+        println!(
+            "{verb}: write stall {} ms, worst gap {gap:?}, {}",
+            switchover["write_stall_ms"], switchover["steps"]
+        );
         assert_led(&pair, &[&one, &two], active);
         assert_whole(&pair, &ledger, active);
     }

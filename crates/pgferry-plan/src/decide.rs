@@ -263,11 +263,15 @@ pub fn upkeep(facts: &Facts, world: &World) -> Vec<Action> {
         (Course::Planned | Course::Ended(_), _) => false,
     };
     if let Some(lost) = facts.lost {
-        let action = returned(facts, world, lost).or_else(|| traffic::upkeep(facts, world));
-        return action.into_iter().collect();
+        return returned(facts, world, lost)
+            .into_iter()
+            .chain(traffic::upkeep(facts, world))
+            .collect();
     }
-    if let Some(action) = closed_out(facts, world).or_else(|| traffic::upkeep(facts, world)) {
-        return vec![action];
+    let mut actions: Vec<Action> = traffic::upkeep(facts, world).into_iter().collect();
+    if let Some(action) = closed_out(facts, world) {
+        actions.push(action);
+        return actions;
     }
     let down = |direction| {
         world.lag.present().is_some_and(|lag| lag.stream(direction).status == StreamStatus::Down)
@@ -275,9 +279,8 @@ pub fn upkeep(facts: &Facts, world: &World) -> Vec<Action> {
     // Both at once: one that cannot come up must not keep the other asleep.
     let asleep =
         Direction::BOTH.into_iter().filter(|direction| runs(*direction) && down(*direction));
-    let wakes: Vec<Action> =
-        asleep.map(|direction| Action::WakeSubscription { direction }).collect();
-    if wakes.is_empty() { followed(facts, world).into_iter().collect() } else { wakes }
+    actions.extend(asleep.map(|direction| Action::WakeSubscription { direction }));
+    if actions.is_empty() { followed(facts, world).into_iter().collect() } else { actions }
 }
 
 /// A lost side that is back, and open: the writes that its clients would find acknowledged there are on

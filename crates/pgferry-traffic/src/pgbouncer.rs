@@ -63,6 +63,8 @@ struct Inner<L> {
     connector: Connector,
     leadership: L,
     failed: Mutex<Option<(Errand, u32, TrafficFailure)>>,
+    /// Open before it is needed: a login takes longer than what is said then.
+    spare: Mutex<Option<AdminConsole>>,
 }
 
 #[derive(Debug, Default)]
@@ -104,6 +106,7 @@ impl<L: Leadership> Pgbouncer<L> {
             config: config.clone(),
             leadership,
             failed: Mutex::default(),
+            spare: Mutex::default(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -147,6 +150,14 @@ impl<L: Leadership> Pgbouncer<L> {
                     LookConsole { open: None, away: Some((Timestamp::now(), reason.clone())) };
                 Seen::Unknown(reason)
             }
+        }
+    }
+
+    /// Opens what the switchover that begins will need.
+    pub(crate) async fn warm_up(&self) {
+        let warm = lock(&self.inner.spare).as_ref().is_some_and(|spare| !spare.is_closed());
+        if !warm && let Ok(Ok(open)) = tokio::time::timeout(LOOK_TIME, self.inner.connect()).await {
+            lock(&self.inner.spare).replace(open);
         }
     }
 
@@ -239,29 +250,34 @@ impl<L: Leadership> Inner<L> {
     }
 
     async fn pursue(&self, errand: Errand) -> Result<(), Fault> {
+        let console = self.console().await?;
+        let result = self.pursue_over(&console, errand).await;
+        // One that was dropped in the middle, or that failed, is not used again.
+        if result.is_ok() {
+            lock(&self.spare).replace(console);
+        }
+        result
+    }
+
+    async fn pursue_over(&self, console: &AdminConsole, errand: Errand) -> Result<(), Fault> {
         match errand.goal {
             TrafficGoal::Hold => {
-                let console = self.console().await?;
                 self.leads(errand).await?;
                 // Answered when the last transaction has ended; that it holds is seen at once.
-                self.say(&console, "PAUSE").await
+                self.say(console, "PAUSE").await
             }
-            TrafficGoal::PointAt(side) => {
-                let console = self.console().await?;
-                self.point(&console, side, errand).await
-            }
+            TrafficGoal::PointAt(side) => self.point(console, side, errand).await,
             TrafficGoal::LetGo(side) => {
-                let console = self.console().await?;
-                let entry = self.entry(&console).await?;
+                let entry = self.entry(console).await?;
                 let points_at = self.side_of(&entry);
                 // At rest one that leads to neither side was led there by somebody, and stays.
                 let ours = errand.operation.is_some() || points_at.is_some() || entry.paused;
                 if points_at != Some(side) && ours {
-                    self.point(&console, side, errand).await?;
+                    self.point(console, side, errand).await?;
                 }
-                if self.entry(&console).await?.paused {
+                if self.entry(console).await?.paused {
                     self.leads(errand).await?;
-                    self.say(&console, "RESUME").await?;
+                    self.say(console, "RESUME").await?;
                 }
                 Ok(())
             }
@@ -335,6 +351,9 @@ impl<L: Leadership> Inner<L> {
     }
 
     async fn console(&self) -> Result<AdminConsole, Fault> {
+        if let Some(spare) = lock(&self.spare).take().filter(|spare| !spare.is_closed()) {
+            return Ok(spare);
+        }
         self.connect().await.map_err(|reason| {
             failed(
                 "pgbouncer_unreachable",

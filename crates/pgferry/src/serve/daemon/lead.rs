@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use pgferry_api as api;
-use pgferry_engine::{Engine, LeadershipLost, Turn};
+use pgferry_engine::{Condition, ConditionKind, Engine, LeadershipLost, Turn};
 use pgferry_plan::decide::{goes_on_with, stranded};
 use pgferry_plan::{Blocker, Course, Facts, Order, Side, Step, Verb};
 use pgferry_postgres::PgCluster;
@@ -182,6 +182,11 @@ impl Daemon {
                 return self.farewell(engine).await;
             }
             let mut pause = pause_after(&turn, engine.facts(), self.config.poll_interval);
+            let blocked = |c: &Condition| c.kind == ConditionKind::Blocked;
+            if turn == Turn::Waiting && engine.condition().is_some_and(blocked) {
+                // A pooler or a hook behind the line, or a person: none is there a moment later.
+                pause = pause.max(WAIT);
+            }
             if turn == Turn::AtRest {
                 // A look at thousands of tables is not repeated at once: at rest, the two servers
                 // are the application's.

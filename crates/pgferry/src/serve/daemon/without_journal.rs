@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use pgferry_api as api;
+use pgferry_plan::Side;
 use pgferry_plan::decide::{Stranded, left_fenced};
 use pgferry_postgres::journal::{JournalError, Lead, Leader};
 use pgferry_server::{Refusal, RefusalStatus};
@@ -97,6 +98,10 @@ impl Daemon {
         match self.cluster.open_left_fenced(side, revision).await {
             Ok(()) => {
                 tracing::warn!(%side, "a switchover had left it fenced: opened, without the journal");
+                let seen = if side == Side::Source { &source } else { &destination };
+                if let Some(record) = seen.present() {
+                    self.traffic.release(side, record.epoch).await;
+                }
             }
             Err(error) => tracing::warn!(%side, error, "could not be opened yet"),
         }
