@@ -228,7 +228,9 @@ fn a_slow_journal_is_taken_over_also_when_the_stall_budget_is_used_up() {
         let facts = Facts::replay(&entries).unwrap();
         let strict = Policy { stall_budget: Duration::ZERO, ..policy() };
         let stage = Stage::new(Trouble::Nothing, 0);
-        let mut engine = Engine::take_over(stage, Slow, strict, facts, entries, 2).await.unwrap();
+        let traffic = stage.clone();
+        let engine = Engine::take_over(stage, traffic, Slow, strict, facts, entries, 2);
+        let mut engine = engine.await.unwrap();
         engine.tick().await.unwrap();
         assert!(engine.facts().switchover().unwrap().unwinding.is_some());
     });
