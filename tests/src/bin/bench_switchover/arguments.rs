@@ -7,6 +7,8 @@ use std::fmt;
 pub(crate) enum Way {
     /// pgferry; clients know both hosts.
     MultiHost,
+    /// pgferry; clients know a PgBouncer.
+    Pgbouncer,
     /// What scripts and peers do over pglogical: role read-only, sessions ended, wait for equal
     /// positions, sequences one by one.
     ReadOnlyRole,
@@ -16,11 +18,13 @@ pub(crate) enum Way {
 
 impl Way {
     /// Every way, in the order of the table.
-    pub(crate) const ALL: [Way; 3] = [Way::MultiHost, Way::ReadOnlyRole, Way::Native];
+    pub(crate) const ALL: [Way; 4] =
+        [Way::MultiHost, Way::Pgbouncer, Way::ReadOnlyRole, Way::Native];
 
     fn as_str(self) -> &'static str {
         match self {
             Way::MultiHost => "multi_host",
+            Way::Pgbouncer => "pgbouncer",
             Way::ReadOnlyRole => "read_only_role",
             Way::Native => "native",
         }
@@ -29,8 +33,16 @@ impl Way {
     /// Whether pgferry builds the road that this way goes over.
     pub(crate) fn over_pglogical(self) -> bool {
         match self {
-            Way::MultiHost | Way::ReadOnlyRole => true,
+            Way::MultiHost | Way::Pgbouncer | Way::ReadOnlyRole => true,
             Way::Native => false,
+        }
+    }
+
+    /// Whether it is pgferry's.
+    pub(crate) fn is_ours(self) -> bool {
+        match self {
+            Way::MultiHost | Way::Pgbouncer => true,
+            Way::ReadOnlyRole | Way::Native => false,
         }
     }
 }
@@ -52,6 +64,9 @@ pub(crate) struct Arguments {
     pub(crate) rates: Vec<u32>,
     /// What is measured.
     pub(crate) ways: Vec<Way>,
+    /// Milliseconds added to every round trip between the destination and source, daemon and PgBouncer;
+    /// the clients stay where they are.
+    pub(crate) delay_ms: u32,
     /// Tables beside those that are written.
     pub(crate) tables: u32,
     /// Sequences beside those of the tables that are written; the clients use one of them each.
@@ -59,7 +74,7 @@ pub(crate) struct Arguments {
 }
 
 const USAGE: &str = "usage: bench-switchover [--switchovers N] [--by-hand N] [--rates N,…] \
-[--ways multi_host,read_only_role,native] [--tables N] [--sequences N]";
+[--ways multi_host,pgbouncer,read_only_role,native] [--delay-ms N] [--tables N] [--sequences N]";
 
 impl Arguments {
     /// Reads the command line; the error is what to print.
@@ -73,6 +88,7 @@ impl Arguments {
             by_hand: 20,
             rates: vec![500, 2500],
             ways: Way::ALL.to_vec(),
+            delay_ms: 0,
             tables: 500,
             sequences: 200,
         };
@@ -82,6 +98,7 @@ impl Arguments {
             match word.as_str() {
                 "--switchovers" => arguments.switchovers = number()?,
                 "--by-hand" => arguments.by_hand = number()?,
+                "--delay-ms" => arguments.delay_ms = number()?,
                 "--tables" => arguments.tables = number()?,
                 "--sequences" => arguments.sequences = number()?,
                 "--rates" => {

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
             eprintln!("{way} at {rate} writes a second: setting up");
             let mut stage = Stage::set(&arguments, way, rate);
             let measured = match way {
-                Way::MultiHost => ferry::measure(&mut stage, &arguments),
+                Way::MultiHost | Way::Pgbouncer => ferry::measure(&mut stage, &arguments),
                 Way::ReadOnlyRole => by_hand::read_only_role(&mut stage, &arguments),
                 Way::Native => by_hand::native(&mut stage, &arguments),
             };

@@ -15,10 +15,11 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn new(arguments: &Arguments) -> Self {
         let set = format!(
-            "{} tables and {} sequences beside the ledger's; commits reach the disk; a client waits {} ms \
-             between two transactions, and that is in every gap",
+            "{} tables and {} sequences beside the ledger's; commits reach the disk; {} ms added to round trips \
+             with the destination; a client waits {} ms between two transactions, and that is in every gap",
             arguments.tables,
             arguments.sequences,
+            arguments.delay_ms,
             PAUSE.as_millis()
         );
         Self { set, rows: Vec::new() }
@@ -30,7 +31,7 @@ impl Report {
 
     /// Whether no way of pgferry's lost anything. What others lose is told, and is no failure of ours.
     pub(crate) fn is_good(&self) -> bool {
-        self.rows.iter().all(|(way, _, m)| *way != Way::MultiHost || m.broken.is_empty())
+        self.rows.iter().all(|(way, _, m)| !way.is_ours() || m.broken.is_empty())
     }
 
     pub(crate) fn table(&self) -> String {

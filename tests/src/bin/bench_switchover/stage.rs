@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use pgferry_plan::Side;
+use pgferry_tests::config::migration;
+use pgferry_tests::pgbouncer::in_front;
 use pgferry_tests::{
-    Cluster, ConfigFile, Daemon, Ledger, LedgerOptions, Pair, PairOptions, Profile, Shutdown,
-    content,
+    Cluster, ConfigFile, Daemon, Far, Ledger, LedgerOptions, Pair, PairOptions, PgBouncer, Profile,
+    Shutdown, content,
 };
 
 use crate::arguments::{Arguments, Way};
@@ -26,6 +28,8 @@ const TRANSACTION: Duration = Duration::from_millis(3);
 pub(crate) struct Stage {
     pub(crate) ledger: Ledger,
     pub(crate) daemon: Option<Daemon>,
+    _pgbouncer: Option<PgBouncer>,
+    _far: Option<[Far; 2]>,
     pub(crate) pair: Pair,
     pub(crate) active: Side,
     writers: u16,
@@ -62,21 +66,32 @@ impl Stage {
         let pair = Pair::start_with(options, &settings);
         pair.load_bank();
         pair.load(&fill(arguments));
+        let far = far(&pair, arguments.delay_ms);
+        let pgbouncer = (way == Way::Pgbouncer).then(|| PgBouncer::start(&pair));
         let daemon = way.over_pglogical().then(|| {
-            let config = ConfigFile::for_pair(&pair).insert_only(&["bank.ledger_keyless"]);
-            let mut daemon = Daemon::prepare(&config, Profile::Release);
+            let config = match &pgbouncer {
+                Some(pgbouncer) => in_front(&pair, &[pgbouncer]),
+                None => ConfigFile::for_pair(&pair).insert_only(&["bank.ledger_keyless"]),
+            };
+            let mut daemon = Daemon::prepare(&with_far(config, &pair, &far), Profile::Release);
             daemon.serve();
             daemon.bring_to_ready();
             daemon
         });
         let each = 1.0 / (PAUSE + TRANSACTION).as_secs_f64();
         let writers = (f64::from(rate) / each).ceil().clamp(1.0, 90.0) as u16;
-        let ledger = Ledger::start(&pair, LedgerOptions { writers, pause: PAUSE });
+        let options = LedgerOptions { writers, pause: PAUSE };
+        let ledger = match &pgbouncer {
+            Some(pgbouncer) => Ledger::with_configs(&[pgbouncer.app_config()], options),
+            None => Ledger::start(&pair, options),
+        };
         ledger.wait_for_writes(WRITE_ON, SETTLE_DEADLINE);
         let began_with = ledger.acknowledged();
         Self {
             ledger,
             daemon,
+            _pgbouncer: pgbouncer,
+            _far: far,
             pair,
             active: Side::Source,
             writers,
@@ -133,6 +148,28 @@ impl Drop for Stage {
             self.pair.cluster_mut(side).stop(Shutdown::Immediate);
         }
     }
+}
+
+/// The ways to the destination and back from it, when it is to be far.
+fn far(pair: &Pair, delay_ms: u32) -> Option<[Far; 2]> {
+    let each_way = Duration::from_millis(delay_ms.into()) / 2;
+    let to = |side| Far::to(pair.cluster(side).port(), each_way);
+    (delay_ms > 0).then(|| [to(Side::Destination), to(Side::Source)])
+}
+
+fn with_far(config: ConfigFile, pair: &Pair, far: &Option<[Far; 2]>) -> ConfigFile {
+    let Some([to_destination, to_source]) = far else { return config };
+    let through = |side: Side, far: &Far| {
+        let near = format!("port={}", pair.cluster(side).port());
+        pair.dsn(side).replace(&near, &format!("port={}", far.port()))
+    };
+    let destination = through(Side::Destination, to_destination);
+    config
+        .with(&migration("destination.dsn"), destination.clone())
+        .with(&migration("destination.peer_dsn"), destination)
+        .with(&migration("destination.self_dsn"), pair.dsn(Side::Destination))
+        .with(&migration("source.peer_dsn"), through(Side::Source, to_source))
+        .with(&migration("source.self_dsn"), pair.dsn(Side::Source))
 }
 
 /// Tables with a few rows, and sequences that have been used.
