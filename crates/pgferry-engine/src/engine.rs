@@ -6,8 +6,9 @@
 use jiff::{SignedDuration, Timestamp};
 use pgferry_plan::journal::{Entry, Event, Evidence, OperationState, Verb};
 use pgferry_plan::request::{succeeded, taken_back};
+use pgferry_plan::verify::{AtRest, VerifyView, at_rest};
 use pgferry_plan::{
-    Action, Blocker, Course, Decision, Facts, Policy, Refusal, Step, World, admit, decide, verdict,
+    Action, Blocker, Course, Decision, Facts, Policy, Refusal, Seen, Step, World, admit, decide, verdict,
 };
 use uuid::Uuid;
 
@@ -135,6 +136,9 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
         }
         self.world = self.cluster.observe(&self.facts).await;
         self.keep_up().await?;
+        if self.keep_verifying().await? {
+            return Ok(Turn::Progressed);
+        }
         if matches!(self.facts.course, Course::AtRest | Course::Planned) {
             self.verdict = verdict(&self.facts, &self.world, &self.policy);
             match pgferry_plan::decide::ailing(&self.world) {
@@ -209,6 +213,30 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
         }
     }
 
+    /// Begins the verification that was asked for at rest, or notes how it ended; whether anything
+    /// was noted. A begin that fails is seen by the next look.
+    async fn keep_verifying(&mut self) -> Result<bool, LeadershipLost> {
+        if self.facts.course != Course::AtRest {
+            return Ok(false);
+        }
+        match at_rest(&self.facts, &self.world) {
+            AtRest::Nothing => Ok(false),
+            AtRest::Begin(action) => {
+                if let Err(fault) = self.cluster.apply(&action, &self.facts).await {
+                    tracing::warn!(%fault, "the verification could not begin");
+                }
+                Ok(false)
+            }
+            AtRest::End(events) => {
+                for event in events {
+                    self.note(self.facts.epoch, event)?;
+                }
+                self.flush().await?;
+                Ok(true)
+            }
+        }
+    }
+
     /// Accepts a person's request, after a fresh look, or refuses it with every reason.
     ///
     /// # Errors
@@ -231,6 +259,18 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
                 }
                 self.flush().await?;
                 self.condition = None;
+                // What goes before it must not wait for its statements.
+                let verifies = matches!(
+                    self.world.verification,
+                    Seen::Present(VerifyView::Running { .. })
+                );
+                if verifies
+                    && self.facts.course != Course::AtRest
+                    && let Err(fault) =
+                        self.cluster.apply(&Action::StopVerification, &self.facts).await
+                {
+                    tracing::warn!(%fault, "the verification could not be stopped");
+                }
                 Ok(Ok(operation))
             }
         }

@@ -24,6 +24,7 @@ pub mod sequences;
 pub mod side;
 pub mod steps;
 pub mod verdict;
+pub mod verify;
 pub mod world;
 
 pub use action::{Action, SessionId, SetAddition};

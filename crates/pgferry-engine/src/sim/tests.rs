@@ -24,6 +24,8 @@ fn policy() -> Policy {
         stall_budget: Duration::from_secs(60),
         grace: Duration::ZERO,
         native_copy: false,
+        require_verification: false,
+        verification_max_age: Duration::from_secs(86_400),
         headroom: 10,
         max_retained_wal: None,
     }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::lsn::Lsn;
 use crate::side::Direction;
+use crate::verify::Verified;
 use crate::steps::{LINE, STEPS};
 
 /// Events that may or may not be legal at some point; most are, at one.
@@ -46,8 +47,26 @@ fn candidates(facts: &Facts, salt: u8) -> Vec<Event> {
             problem: None,
             blockers: Vec::new(),
         },
+        Event::Requested { operation: id, verb: Verb::Verify, open_passive: false },
+        Event::Verified { verified: verified(running.map_or(id, |operation| operation.id)) },
     ]);
     events
+}
+
+fn verified(run: Uuid) -> Verified {
+    Verified {
+        run,
+        active: Side::Source,
+        began_at: Timestamp::UNIX_EPOCH,
+        finished_at: Timestamp::UNIX_EPOCH,
+        tables: 1,
+        rows: 2,
+        mismatched_rows: 0,
+        at_least: false,
+        unsettled_rows: 0,
+        other_differences: 0,
+        differing: Vec::new(),
+    }
 }
 
 /// Folds what is accepted of a walk, and returns it with the facts.
@@ -73,7 +92,7 @@ fn walk(choices: &[(u8, u8)]) -> (Vec<Entry>, Facts) {
 fn choices() -> impl Strategy<Value = Vec<(u8, u8)>> {
     // 0, 1 and 2 ask for start, cutover and rollback; 8 takes over, 12 completes the step.
     let choice =
-        prop_oneof![3 => 0..18u8, 1 => Just(0u8), 1 => Just(1), 1 => Just(2), 12 => Just(12)];
+        prop_oneof![3 => 0..20u8, 1 => Just(0u8), 1 => Just(1), 1 => Just(2), 12 => Just(12)];
     prop::collection::vec((choice, any::<u8>()), 1..160)
 }
 
@@ -131,7 +150,7 @@ proptest! {
 fn the_walks_reach_every_phase_of_a_switchover() {
     let forward = |verb: u8| [vec![(verb, 0)], vec![(12, 0); 10]].concat();
     let mut path = vec![(8, 0), (0, 0)];
-    path.extend(vec![(12, 0); 16]);
+    path.extend(vec![(12, 0); 17]);
     path.extend(forward(1));
     path.extend(forward(2));
     let (_, facts) = walk(&path);
