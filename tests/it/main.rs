@@ -16,5 +16,6 @@ mod privileges;
 mod schema;
 mod settled;
 mod unlogged;
+mod verify;
 mod visible;
 mod wal_guard;

@@ -15,7 +15,7 @@ mod secret;
 pub use config::{
     Config, CopyConfig, CopyMethod, CutoverConfig, FenceConfig, FenceMethod, JournalConfig, Login,
     MigrationConfig, NodeConfig, SchemaConfig, SchemaMode, ScopeConfig, SequencesConfig,
-    ServerConfig, TrafficConfig, TrafficMethod,
+    ServerConfig, TrafficConfig, TrafficMethod, VerifyConfig,
 };
 pub use dsn::{Dsn, DsnFault, InvalidDsn, SslMode};
 pub use load::{load, parse};

@@ -8,7 +8,8 @@ use pgferry_plan::journal::{Entry, Event, Evidence, OperationState, Verb};
 use pgferry_plan::request::{succeeded, taken_back};
 use pgferry_plan::verify::{AtRest, VerifyView, at_rest};
 use pgferry_plan::{
-    Action, Blocker, Course, Decision, Facts, Policy, Refusal, Seen, Step, World, admit, decide, verdict,
+    Action, Blocker, Course, Decision, Facts, Policy, Refusal, Seen, Step, World, admit, decide,
+    verdict,
 };
 use uuid::Uuid;
 
@@ -260,10 +261,8 @@ impl<C: Cluster, J: Journal> Engine<C, J> {
                 self.flush().await?;
                 self.condition = None;
                 // What goes before it must not wait for its statements.
-                let verifies = matches!(
-                    self.world.verification,
-                    Seen::Present(VerifyView::Running { .. })
-                );
+                let verifies =
+                    matches!(self.world.verification, Seen::Present(VerifyView::Running { .. }));
                 if verifies
                     && self.facts.course != Course::AtRest
                     && let Err(fault) =

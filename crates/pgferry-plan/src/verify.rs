@@ -63,6 +63,93 @@ pub struct Differing {
     pub rows: u64,
 }
 
+/// One thing that is not the same on both sides, for whoever looks into it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// What it is.
+    pub kind: DifferenceKind,
+    /// The table, or the object itself.
+    pub object: String,
+    /// A row's key, column by column; None for what has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Vec<KeyPart>>,
+    /// What is wrong with it on the passive side.
+    pub wrong: rounds::Wrong,
+    /// How many rows it stands for: rows without a key that hold the same are told once.
+    pub rows: u64,
+    /// The columns that differ.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
+    /// What they hold; only where a person asked for it, and never kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<ValuePair>,
+    /// More in words, for what is no row.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// The kinds of thing that are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DifferenceKind {
+    /// A row of a table.
+    Row,
+    /// A sequence.
+    Sequence,
+    /// A large object.
+    LargeObject,
+    /// A definition: column, index, constraint, trigger, default.
+    Definition,
+    /// Owner or privileges: told, and no reason against a cutover.
+    Privilege,
+}
+
+impl DifferenceKind {
+    /// The word in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DifferenceKind::Row => "row",
+            DifferenceKind::Sequence => "sequence",
+            DifferenceKind::LargeObject => "large_object",
+            DifferenceKind::Definition => "definition",
+            DifferenceKind::Privilege => "privilege",
+        }
+    }
+
+    /// Whether it stands against a cutover.
+    #[must_use]
+    pub fn counts(self) -> bool {
+        match self {
+            DifferenceKind::Row
+            | DifferenceKind::Sequence
+            | DifferenceKind::LargeObject
+            | DifferenceKind::Definition => true,
+            DifferenceKind::Privilege => false,
+        }
+    }
+}
+
+/// One column of a row's key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyPart {
+    /// The column.
+    pub column: String,
+    /// Its value as text.
+    pub value: String,
+}
+
+/// What both sides hold in one column.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValuePair {
+    /// The column.
+    pub column: String,
+    /// On the active side; None is NULL.
+    pub active: Option<String>,
+    /// On the passive side; None is NULL.
+    pub passive: Option<String>,
+}
+
 /// How many differing tables the journal and the verdict name.
 pub const NAMED: usize = 10;
 

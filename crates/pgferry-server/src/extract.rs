@@ -116,6 +116,7 @@ impl<T: DeserializeOwned> FromRequest<App> for VerbRequest<T> {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct VerbBody {
     pub(crate) open_passive: bool,
+    pub(crate) show_values: bool,
 }
 
 impl VerbBody {

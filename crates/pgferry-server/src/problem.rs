@@ -35,8 +35,8 @@ pub(crate) enum ApiError {
     OpenPassiveNotSupported(Verb),
     /// A browser sends this from a page that is not ours.
     CrossOrigin,
-    /// Verification is not part of this build.
-    VerifyNotBuilt,
+    /// `show_values` for something that shows none.
+    ShowValuesNotSupported(Verb),
     /// Another daemon leads this migration.
     NotLeader(NotReady),
     /// The loop has a full queue of commands.
@@ -134,11 +134,11 @@ impl ApiError {
                 "the request comes from a web page of another origin",
                 "use the command line, or a client that sends no Origin header",
             ),
-            ApiError::VerifyNotBuilt => Problem::new(
-                501,
-                "not_built",
-                "verification of rows is not built yet",
-                "leave out cutover.require_verification until it is",
+            ApiError::ShowValuesNotSupported(verb) => Problem::new(
+                400,
+                "show_values_not_supported",
+                format!("{verb} shows no values"),
+                "only verify takes show_values",
             ),
             ApiError::NotLeader(reason) => Problem::new(
                 503,
@@ -196,7 +196,7 @@ fn invalid_body(error: &serde_json::Error) -> Problem {
         status,
         "invalid_body",
         format!("the body cannot be used: {error}"),
-        "the body may be empty, {}, or {\"open_passive\": true} for finish and abandon",
+        "the body may be empty, {}, or {\"open_passive\": true} for finish and abandon, {\"show_values\": true} for verify",
     )
 }
 

@@ -152,10 +152,13 @@ pub(crate) enum ClientCommand {
         until: Option<Phase>,
     },
 
-    /// Compare the rows of both sides (not built yet)
+    /// Compare every row of both sides, while the application writes on
     ///
-    /// Waits for the comparison to end.
-    Verify(Waited),
+    /// Also compares sequences, large objects and definitions. Waits for the end and prints what
+    /// differs: each row by its key, with the names of the columns. Exits 0 when nothing differs, 1
+    /// when something does or the comparison failed. A cutover needs a clean and recent one, unless
+    /// cutover.require_verification is false.
+    Verify(Verified),
 
     /// Move the writes to the destination
     ///
@@ -231,6 +234,15 @@ pub(crate) struct Waited {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct Verified {
+    #[command(flatten)]
+    pub(crate) waited: Waited,
+    /// Print the values that differ, too: they are sent, and shown, as they are
+    #[arg(long)]
+    pub(crate) show_values: bool,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct Switched {
     #[command(flatten)]
     pub(crate) waited: Waited,
@@ -255,11 +267,12 @@ pub(crate) struct Request {
     pub(crate) wait: bool,
     pub(crate) dry_run: bool,
     pub(crate) open_passive: bool,
+    pub(crate) show_values: bool,
 }
 
 impl Request {
     fn new(verb: Verb, wait: bool) -> Self {
-        Self { verb, wait, dry_run: false, open_passive: false }
+        Self { verb, wait, dry_run: false, open_passive: false, show_values: false }
     }
 
     /// `start` takes hours: it returns when it is accepted.
@@ -269,6 +282,10 @@ impl Request {
 
     pub(crate) fn waited(verb: Verb, args: &Waited) -> Self {
         Self::new(verb, !args.no_wait)
+    }
+
+    pub(crate) fn verify(args: &Verified) -> Self {
+        Self { show_values: args.show_values, ..Self::waited(Verb::Verify, &args.waited) }
     }
 
     pub(crate) fn switchover(verb: Verb, args: &Switched) -> Self {

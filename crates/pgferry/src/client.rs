@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pgferry_api::{
     CopyReport, CopyState, Event, Events, Findings, Migration, MigrationName, Migrations,
-    Operation, PROBLEM_CONTENT_TYPE, Problem, Verdict,
+    Operation, PROBLEM_CONTENT_TYPE, Problem, Verdict, VerificationReport,
 };
 use pgferry_config::Secret;
 use serde::de::DeserializeOwned;
@@ -78,6 +78,13 @@ impl Client {
         self.get(&format!("/v1/migrations/{name}/preflight"))
     }
 
+    pub(crate) fn verification(
+        &self,
+        name: &MigrationName,
+    ) -> Result<VerificationReport, ClientError> {
+        self.get(&format!("/v1/migrations/{name}/verification"))
+    }
+
     pub(crate) fn events(
         &self,
         name: &MigrationName,
@@ -93,7 +100,11 @@ impl Client {
         name: &MigrationName,
         request: Request,
     ) -> Result<Operation, ClientError> {
-        let body = if request.open_passive { r#"{"open_passive":true}"# } else { "" };
+        let body = match (request.open_passive, request.show_values) {
+            (true, _) => r#"{"open_passive":true}"#,
+            (false, true) => r#"{"show_values":true}"#,
+            (false, false) => "",
+        };
         self.post(&format!("/v1/migrations/{name}/{}", request.verb), body)
     }
 

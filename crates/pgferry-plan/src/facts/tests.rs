@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::lsn::Lsn;
 use crate::side::Direction;
-use crate::verify::Verified;
 use crate::steps::{LINE, STEPS};
+use crate::verify::Verified;
 
 /// Events that may or may not be legal at some point; most are, at one.
 fn candidates(facts: &Facts, salt: u8) -> Vec<Event> {

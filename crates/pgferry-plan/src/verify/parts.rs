@@ -52,8 +52,14 @@ pub fn identity(here: &TableView, there: &TableView) -> Identity {
 
 fn has_one_order(column: &ColumnView) -> bool {
     match base_name(&column.type_name).as_str() {
-        "smallint" | "integer" | "bigint" | "oid" | "uuid" | "date"
-        | "timestamp without time zone" | "timestamp with time zone" => true,
+        "smallint"
+        | "integer"
+        | "bigint"
+        | "oid"
+        | "uuid"
+        | "date"
+        | "timestamp without time zone"
+        | "timestamp with time zone" => true,
         "text" | "character varying" => column.collation.as_deref() == Some("pg_catalog.\"C\""),
         _ => false,
     }
@@ -89,15 +95,16 @@ mod tests {
     use crate::scope::RowSecurity;
 
     fn table(columns: &[(&str, &str, Option<&str>)], key: &[&str]) -> TableView {
-        let columns = columns.iter().enumerate().map(|(at, (name, type_name, collation))| ColumnView {
-            name: (*name).to_owned(),
-            type_name: (*type_name).to_owned(),
-            collation: collation.map(str::to_owned),
-            not_null: true,
-            generated: None,
-            identity: None,
-            position: i16::try_from(at + 1).unwrap(),
-        });
+        let columns =
+            columns.iter().enumerate().map(|(at, (name, type_name, collation))| ColumnView {
+                name: (*name).to_owned(),
+                type_name: (*type_name).to_owned(),
+                collation: collation.map(str::to_owned),
+                not_null: true,
+                generated: None,
+                identity: None,
+                position: i16::try_from(at + 1).unwrap(),
+            });
         TableView {
             oid: 1,
             name: TableName::new("public", "t"),

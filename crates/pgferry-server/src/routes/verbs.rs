@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 
-use crate::extract::VerbRequest;
+use crate::extract::{VerbBody, VerbRequest};
 use crate::handle::{Accepted, Command, MigrationHandle};
 use crate::problem::ApiError;
 
@@ -26,16 +26,16 @@ pub(super) async fn ask(
     verb: Verb,
     VerbRequest { handle, parameters: flags, body }: VerbRequest<Flags>,
 ) -> Result<Response, ApiError> {
-    if verb == Verb::Verify {
-        return Err(ApiError::VerifyNotBuilt);
-    }
     if flags.dry_run && !verb.takes_dry_run() {
         return Err(ApiError::DryRunNotSupported(verb));
     }
     if body.open_passive && !verb.takes_open_passive() {
         return Err(ApiError::OpenPassiveNotSupported(verb));
     }
-    match hand_over(&handle, verb, body.open_passive, flags.dry_run).await? {
+    if body.show_values && verb != Verb::Verify {
+        return Err(ApiError::ShowValuesNotSupported(verb));
+    }
+    match hand_over(&handle, verb, body, flags.dry_run).await? {
         Accepted::Operation(operation) => {
             tracing::info!(migration = %handle.name, %verb, operation = %operation.id, "accepted");
             Ok(accepted(&handle.name, operation))
@@ -54,11 +54,12 @@ pub(super) struct Flags {
 async fn hand_over(
     handle: &MigrationHandle,
     verb: Verb,
-    open_passive: bool,
+    body: VerbBody,
     dry_run: bool,
 ) -> Result<Accepted, ApiError> {
     let (reply, answer) = oneshot::channel();
-    let command = Command { verb, open_passive, dry_run, reply };
+    let VerbBody { open_passive, show_values } = body;
+    let command = Command { verb, open_passive, show_values, dry_run, reply };
     handle.commands.try_send(command).map_err(|error| match error {
         TrySendError::Full(_) => ApiError::Busy,
         TrySendError::Closed(_) => ApiError::LoopEnded,
@@ -101,8 +102,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_verb_but_verify_becomes_an_operation() {
-        for &verb in Verb::ALL.iter().filter(|&&verb| verb != Verb::Verify) {
+    async fn every_verb_becomes_an_operation() {
+        for &verb in Verb::ALL {
             let operation = operation(verb);
             let path = format!("/v1/migrations/orders/{verb}");
             let (answer, asked) =
@@ -115,9 +116,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn verify_is_not_built_yet() {
-        let answer = Fixture::new().post("/v1/migrations/orders/verify").await;
-        answer.is_problem(501, "not_built");
+    async fn show_values_reaches_the_loop() {
+        for (body, shown) in [("{\"show_values\": true}", true), ("", false)] {
+            let mut fixture = Fixture::new();
+            let mut commands = fixture.commands.take().unwrap();
+            let one_turn = async {
+                let command = commands.recv().await.unwrap();
+                let accepted = Accepted::Operation(operation(Verb::Verify));
+                command.reply.send(Ok(accepted)).unwrap();
+                command.show_values
+            };
+            let path = "/v1/migrations/orders/verify";
+            let (answer, asked) = tokio::join!(fixture.send("POST", path, &[], body), one_turn);
+            assert_eq!((answer.status, asked), (202, shown));
+        }
     }
 
     #[tokio::test]
@@ -174,6 +186,7 @@ mod tests {
             ("cutover?dry_run=maybe", "", 400, "invalid_query"),
             ("cutover?dryrun=true", "", 400, "invalid_query"),
             ("cutover", "{\"open_passive\": true}", 400, "open_passive_not_supported"),
+            ("cutover", "{\"show_values\": true}", 400, "show_values_not_supported"),
             ("finish", "{\"open_passive\": \"yes\"}", 422, "invalid_body"),
             ("finish", "{\"open\": true}", 422, "invalid_body"),
             ("finish", "[1]", 422, "invalid_body"),

@@ -92,8 +92,8 @@ fn dispatch(session: &mut Session<'_>, command: ClientCommand) -> Result<Exit, F
             (args.named, request)
         }
         ClientCommand::Verify(args) => {
-            let request = Request::waited(Verb::Verify, &args);
-            (args.named, request)
+            let request = Request::verify(&args);
+            (args.waited.named, request)
         }
         ClientCommand::Abort(args) => {
             let request = Request::waited(Verb::Abort, &args);

@@ -10,6 +10,7 @@ use pgferry_engine::{Engine, LeadershipLost, Turn};
 use pgferry_plan::{Blocker, Course, Facts, Side, Step, Verb};
 use pgferry_postgres::PgCluster;
 use pgferry_postgres::journal::Leader;
+use pgferry_postgres::verify::Wish;
 use pgferry_server::{Accepted, Command, Refusal};
 use tokio::sync::oneshot;
 
@@ -94,6 +95,9 @@ impl Daemon {
             Ok(engine) => engine,
             Err(lost) => return tracing::warn!(%lost, "could not take over"),
         };
+        if let Some(verified) = &engine.facts().verification {
+            self.cluster.recall_verification(verified.run).await;
+        }
         self.notes.available(true);
         self.notes.condition = None;
         self.stranded = None;
@@ -193,7 +197,7 @@ impl Daemon {
         engine: &mut PgEngine,
         command: Command,
     ) -> Result<(), LeadershipLost> {
-        let Command { verb, open_passive, dry_run, reply } = command;
+        let Command { verb, open_passive, show_values, dry_run, reply } = command;
         if dry_run {
             let kind = engine.facts().kind();
             let mut blockers = engine.fresh_verdict().await.to_vec();
@@ -209,9 +213,13 @@ impl Daemon {
             return Ok(());
         }
         let Some(verb) = journaled(verb) else {
-            self.answer_without_engine(Command { verb, open_passive, dry_run, reply });
+            let command = Command { verb, open_passive, show_values, dry_run, reply };
+            self.answer_without_engine(command);
             return Ok(());
         };
+        if verb == Verb::Verify && engine.facts().running(Verb::Verify).is_none() {
+            self.cluster.wish_of_verification(Wish { show_values });
+        }
         if verb == Verb::Resume {
             self.cluster.forget_failure();
         }
@@ -297,7 +305,8 @@ fn pause_after(turn: &Turn, facts: &Facts, poll: Duration) -> Duration {
 /// The engine's verb; None for those that need no journal.
 fn journaled(verb: api::Verb) -> Option<Verb> {
     match verb {
-        api::Verb::Preflight | api::Verb::Verify => None,
+        api::Verb::Preflight => None,
+        api::Verb::Verify => Some(Verb::Verify),
         api::Verb::Start => Some(Verb::Start),
         api::Verb::Cutover => Some(Verb::Cutover),
         api::Verb::Rollback => Some(Verb::Rollback),
