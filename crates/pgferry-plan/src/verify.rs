@@ -184,7 +184,7 @@ impl Verified {
             others => format!(" and {others} other things"),
         };
         Some(Blocker::new(
-            "rows_differ",
+            "verification_mismatched",
             format!(
                 "the two sides do not hold the same: {at_least}{} rows{others} differ: {}",
                 self.mismatched_rows,

@@ -161,7 +161,7 @@ mod tests {
             .filter_map(|line| line.strip_prefix("CREATE TABLE "))
             .filter_map(|rest| rest.split_whitespace().next())
             .collect();
-        assert_eq!(tables.len(), 6);
+        assert_eq!(tables.len(), 7);
         for table in tables {
             assert!(table.starts_with("pgferry."), "{table}");
             assert!(sql.contains(&format!("COMMENT ON TABLE {table} IS")), "{table}");

@@ -71,7 +71,7 @@ fn a_cutover_needs_a_clean_and_recent_verification() {
     let of = |facts: &Facts, at| code(gate(facts, at, &policy()));
     assert_eq!(of(&resting(None), now()).as_deref(), Some("not_verified"));
     assert_eq!(of(&resting(Some(verified(0))), now()), None);
-    assert_eq!(of(&resting(Some(verified(3))), now()).as_deref(), Some("rows_differ"));
+    assert_eq!(of(&resting(Some(verified(3))), now()).as_deref(), Some("verification_mismatched"));
     let later = now() + SignedDuration::from_hours(2);
     assert_eq!(of(&resting(Some(verified(0))), later).as_deref(), Some("verification_too_old"));
     let without = Policy { require_verification: false, ..policy() };

@@ -30,9 +30,9 @@ const PIECE: i64 = 1 << 20;
 const LIST: &str = "SELECT oid, pg_catalog.lo_lseek64(pg_catalog.lo_open(oid, 262144), 0, 2) \
     FROM (SELECT oid FROM pg_catalog.pg_largeobject_metadata WHERE oid > $1 ORDER BY oid LIMIT $2) AS o";
 const CONTENTS: &str = "SELECT o.oid, pg_catalog.md5(pg_catalog.string_agg( \
-        pg_catalog.md5(pg_catalog.lo_get(o.oid, n * $3, $3::int)), '' ORDER BY n)) \
-    FROM pg_catalog.unnest($1::oid[], $2::bigint[]) AS o (oid, size) \
-    CROSS JOIN LATERAL pg_catalog.generate_series(0, o.size / $3) AS n GROUP BY o.oid";
+        pg_catalog.md5(pg_catalog.lo_get(o.oid, n * $3::bigint, ($3::bigint)::int)), '' ORDER BY n)) \
+    FROM unnest($1::oid[], $2::bigint[]) AS o (oid, size) \
+    CROSS JOIN LATERAL pg_catalog.generate_series(0, o.size / $3::bigint) AS n GROUP BY o.oid";
 
 impl PgCluster {
     /// Compares everything but rows. `at_rest`: the passive side's sequences are kept up.
