@@ -146,7 +146,7 @@ impl PgCluster {
         };
         let (ended, figures) = (self.job_ended(), Arc::clone(&self.verifier.figures));
         let handle = tokio::spawn(async move {
-            let result = work.to_the_end().await;
+            let result = work.carry_through().await;
             lock(&figures).running = false;
             ended.notify_one();
             result

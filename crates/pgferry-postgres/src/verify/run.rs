@@ -69,7 +69,7 @@ struct Shared {
 
 impl Run {
     /// Compares everything, and tells how it came out.
-    pub(super) async fn to_the_end(self) -> Result<Verified, Blocker> {
+    pub(super) async fn carry_through(self) -> Result<Verified, Blocker> {
         let began_at = Timestamp::now();
         let mut tries = 0;
         loop {
