@@ -567,3 +567,62 @@ fn the_list_of_types_that_are_hashed_as_they_are_is_proven() {
     // Why 64 bits are not left to their own hash.
     assert_eq!(alike(&session, "v", "bigint", "VALUES (0::int8), (4294967297)"), 1);
 }
+
+/// Exactly the rows that differ are copied again, while the application writes on; what cannot be
+/// done exactly is refused with its reason.
+#[test]
+fn a_repair_copies_again_what_differs_and_refuses_what_it_cannot_do_exactly() {
+    let pair = Pair::with_bank();
+    pair.load(WIDE);
+    pair.load(
+        "CREATE TABLE bank.noted (id int PRIMARY KEY, v text);
+         INSERT INTO bank.noted SELECT n, 'v' FROM generate_series(1, 10) AS n;
+         CREATE FUNCTION bank.note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+         CREATE TRIGGER note BEFORE INSERT ON bank.noted FOR EACH ROW EXECUTE FUNCTION bank.note();
+         GRANT SELECT, INSERT, UPDATE, DELETE ON bank.noted TO app",
+    );
+    let config = ConfigFile::for_pair(&pair).insert_only(&[
+        "bank.ledger_keyless",
+        "wide.nothing",
+        "wide.loose",
+    ]);
+    let daemon = Daemon::start(&config);
+    let ledger =
+        Ledger::start(&pair, LedgerOptions { writers: 2, pause: Duration::from_millis(20) });
+    daemon.bring_to_ready();
+    let bad = saboteur(&pair, Side::Destination);
+    bad.run("DELETE FROM bank.balances WHERE account IN (3, 4)");
+    bad.run("INSERT INTO bank.balances VALUES (4711, 1)");
+    bad.run("DELETE FROM wide.types WHERE id IN (1, 100001, 100003)");
+    bad.run("UPDATE wide.types SET double = 0, exact = 7.0, padded = 'other' WHERE id = 100002");
+    bad.run("DELETE FROM wide.by_mood WHERE code = 'code 9'");
+    bad.run("UPDATE bank.noted SET v = 'other' WHERE id = 5");
+    bad.run("INSERT INTO wide.loose VALUES (99, 'new')");
+    // Told first, and nothing is changed by it.
+    let told = daemon.command(&["verify", "--repair"]);
+    assert_eq!(told.code, Some(1), "{told:?}");
+    assert!(told.stderr.contains("--repair --yes"), "{told:?}");
+    assert_eq!(pair.admin(Side::Destination).number("SELECT count(*) FROM bank.balances"), 63);
+
+    let done = daemon.command(&["verify", "--repair", "--yes"]);
+    assert_eq!(done.code, Some(1), "two tables cannot be mended: {done:?}");
+    assert!(done.stdout.contains("bank.balances (account=4711): extra; copied again"), "{done:?}");
+    assert!(
+        done.stdout.contains("bank.noted (id=5): different in v; not copied again"),
+        "{done:?}"
+    );
+    assert!(done.stdout.contains("wide.loose (1 rows): extra; not copied again"), "{done:?}");
+    let last = daemon.migration()["verification"].clone();
+    assert_eq!(
+        (last["mended_rows"].as_u64(), last["mismatched_rows"].as_u64()),
+        (Some(8), Some(2))
+    );
+    bad.run("DELETE FROM wide.loose WHERE a = 99; UPDATE bank.noted SET v = 'v' WHERE id = 5");
+    let (state, report) = verify(&daemon);
+    assert_eq!(state, "succeeded", "{report}");
+    // Nothing travelled back, and no promise was broken.
+    crate::settled::assert_whole(&pair, &ledger, Side::Source);
+    let origins = pair.admin(Side::Destination);
+    let left = "SELECT count(*) FROM pg_replication_origin WHERE roname LIKE '%repair'";
+    assert_eq!(origins.number(left), 0);
+}

@@ -143,6 +143,9 @@ pub struct Verification {
     /// Rows that changed between any two looks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unsettled_rows: Option<u64>,
+    /// Rows that differed, and were copied again from the active side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mended_rows: Option<u64>,
     /// What else differs: sequences, large objects, definitions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other_differences: Option<u64>,

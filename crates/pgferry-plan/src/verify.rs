@@ -46,6 +46,9 @@ pub struct Verified {
     /// Rows that changed between any two looks, so that neither was shown.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub unsettled_rows: u64,
+    /// Rows that differed, and were copied again from the active side.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub mended_rows: u64,
     /// What else differs: sequences, large objects, definitions.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub other_differences: u64,
@@ -83,7 +86,10 @@ pub struct Difference {
     /// What they hold; only where a person asked for it, and never kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<ValuePair>,
-    /// More in words, for what is no row.
+    /// It was copied again from the active side, and is the same now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mended: bool,
+    /// More in words: for what is no row, and why a row could not be copied again.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }

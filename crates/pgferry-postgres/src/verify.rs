@@ -6,6 +6,7 @@
 
 mod compare;
 mod marker;
+mod mend;
 mod others;
 mod record;
 mod run;
@@ -53,6 +54,8 @@ pub struct VerifyFigures {
     pub mismatched_rows: u64,
     /// Rows that never held still.
     pub unsettled_rows: u64,
+    /// Rows that differed and were copied again.
+    pub mended_rows: u64,
     /// Bytes of the tables to compare, on one side.
     pub bytes_total: u64,
     /// Bytes compared.
@@ -88,6 +91,8 @@ impl VerifyFigures {
 pub struct Wish {
     /// The values that differ, beside the names of their columns.
     pub show_values: bool,
+    /// Rows that are proven to differ are copied again from the active side.
+    pub repair: bool,
 }
 
 /// The verification of one cluster.

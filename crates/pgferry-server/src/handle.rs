@@ -110,6 +110,8 @@ pub struct Command {
     pub open_passive: bool,
     /// Whether `verify` also tells the values that differ.
     pub show_values: bool,
+    /// Whether `verify` also copies again what differs.
+    pub repair: bool,
     /// Whether only the verdict is asked for; nothing may be changed then.
     pub dry_run: bool,
     /// Takes the answer: as soon as the request is accepted or refused, not when it is carried out.

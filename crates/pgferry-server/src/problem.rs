@@ -37,6 +37,8 @@ pub(crate) enum ApiError {
     CrossOrigin,
     /// `show_values` for something that shows none.
     ShowValuesNotSupported(Verb),
+    /// `repair` for something that repairs nothing.
+    RepairNotSupported(Verb),
     /// Another daemon leads this migration.
     NotLeader(NotReady),
     /// The loop has a full queue of commands.
@@ -140,6 +142,12 @@ impl ApiError {
                 format!("{verb} shows no values"),
                 "only verify takes show_values",
             ),
+            ApiError::RepairNotSupported(verb) => Problem::new(
+                400,
+                "repair_not_supported",
+                format!("{verb} repairs nothing"),
+                "only verify takes repair",
+            ),
             ApiError::NotLeader(reason) => Problem::new(
                 503,
                 reason.code,
@@ -196,7 +204,7 @@ fn invalid_body(error: &serde_json::Error) -> Problem {
         status,
         "invalid_body",
         format!("the body cannot be used: {error}"),
-        "the body may be empty, {}, or {\"open_passive\": true} for finish and abandon, {\"show_values\": true} for verify",
+        "the body may be empty, {}, or {\"open_passive\": true} for finish and abandon, {\"show_values\": true} or {\"repair\": true} for verify",
     )
 }
 

@@ -240,6 +240,12 @@ pub(crate) struct Verified {
     /// Print the values that differ, too: they are sent, and shown, as they are
     #[arg(long)]
     pub(crate) show_values: bool,
+    /// Print which rows would be copied again from the active side; with --yes do it
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Carry the repair out
+    #[arg(long, requires = "repair")]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -268,11 +274,12 @@ pub(crate) struct Request {
     pub(crate) dry_run: bool,
     pub(crate) open_passive: bool,
     pub(crate) show_values: bool,
+    pub(crate) repair: bool,
 }
 
 impl Request {
     fn new(verb: Verb, wait: bool) -> Self {
-        Self { verb, wait, dry_run: false, open_passive: false, show_values: false }
+        Self { verb, wait, dry_run: false, open_passive: false, show_values: false, repair: false }
     }
 
     /// `start` takes hours: it returns when it is accepted.
@@ -285,7 +292,8 @@ impl Request {
     }
 
     pub(crate) fn verify(args: &Verified) -> Self {
-        Self { show_values: args.show_values, ..Self::waited(Verb::Verify, &args.waited) }
+        let repair = args.repair && args.yes;
+        Self { show_values: args.show_values, repair, ..Self::waited(Verb::Verify, &args.waited) }
     }
 
     pub(crate) fn switchover(verb: Verb, args: &Switched) -> Self {

@@ -100,12 +100,16 @@ impl Client {
         name: &MigrationName,
         request: Request,
     ) -> Result<Operation, ClientError> {
-        let body = match (request.open_passive, request.show_values) {
-            (true, _) => r#"{"open_passive":true}"#,
-            (false, true) => r#"{"show_values":true}"#,
-            (false, false) => "",
-        };
-        self.post(&format!("/v1/migrations/{name}/{}", request.verb), body)
+        let set: Vec<&str> = [
+            (request.open_passive, r#""open_passive":true"#),
+            (request.show_values, r#""show_values":true"#),
+            (request.repair, r#""repair":true"#),
+        ]
+        .into_iter()
+        .filter_map(|(wanted, text)| wanted.then_some(text))
+        .collect();
+        let body = if set.is_empty() { String::new() } else { format!("{{{}}}", set.join(",")) };
+        self.post(&format!("/v1/migrations/{name}/{}", request.verb), &body)
     }
 
     pub(crate) fn dry_run(

@@ -64,6 +64,7 @@ fn verified(run: Uuid) -> Verified {
         mismatched_rows: 0,
         at_least: false,
         unsettled_rows: 0,
+        mended_rows: 0,
         other_differences: 0,
         differing: Vec::new(),
     }

@@ -38,6 +38,7 @@ fn verified(mismatched_rows: u64) -> Verified {
         mismatched_rows,
         at_least: false,
         unsettled_rows: 0,
+        mended_rows: 0,
         other_differences: 0,
         differing: (mismatched_rows > 0)
             .then(|| Differing { name: "public.orders".to_owned(), rows: mismatched_rows })

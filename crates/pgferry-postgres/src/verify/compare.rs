@@ -17,9 +17,10 @@ use pgferry_plan::verify::{Difference, DifferenceKind, KeyPart, ValuePair};
 use tokio_postgres::RowStream;
 use tokio_postgres::types::ToSql;
 
-use super::VerifyError;
 use super::marker;
+use super::mend::Damaged;
 use super::sql::{Bounds, PREPARE, Place, TableSql};
+use super::{VerifyError, Wish};
 use crate::cluster::PgCluster;
 use crate::connect::Session;
 use crate::node::LookError;
@@ -44,16 +45,18 @@ pub(super) struct Compared {
     pub(super) at_least: bool,
     /// Rows that never held still.
     pub(super) unsettled: u64,
-    /// Each row that differs.
+    /// Rows that differed and were copied again; not among those that differ.
+    pub(super) mended: u64,
+    /// Each row that differs, or did.
     pub(super) differences: Vec<Difference>,
 }
 
 /// A session on each side, and what a comparison runs under.
 pub(super) struct Worker<'a> {
-    cluster: &'a PgCluster,
-    active_side: Side,
-    epoch: i64,
-    show_values: bool,
+    pub(super) cluster: &'a PgCluster,
+    pub(super) active_side: Side,
+    pub(super) epoch: i64,
+    wish: Wish,
     active: Session,
     passive: Session,
 }
@@ -65,7 +68,7 @@ impl<'a> Worker<'a> {
         cluster: &'a PgCluster,
         active_side: Side,
         epoch: i64,
-        show_values: bool,
+        wish: Wish,
     ) -> Result<Self, VerifyError> {
         let open = async |side: Side| {
             let node = cluster.node(side);
@@ -75,7 +78,7 @@ impl<'a> Worker<'a> {
             Ok::<_, VerifyError>(session)
         };
         let (active, passive) = tokio::try_join!(open(active_side), open(active_side.other()))?;
-        Ok(Self { cluster, active_side, epoch, show_values, active, passive })
+        Ok(Self { cluster, active_side, epoch, wish, active, passive })
     }
 
     /// The session on the active side, to plan with.
@@ -178,7 +181,7 @@ impl<'a> Worker<'a> {
             .map_err(on)
     }
 
-    async fn marker(&self) -> Result<(), VerifyError> {
+    pub(super) async fn marker(&self) -> Result<(), VerifyError> {
         marker::pass(self.cluster, self.active_side, self.epoch, &self.passive).await
     }
 
@@ -234,7 +237,7 @@ impl<'a> Worker<'a> {
     ) -> Result<(), VerifyError> {
         let mut open: HashMap<Vec<String>, Option<Round>> =
             keys.iter().map(|key| (key.clone(), None)).collect();
-        let mut proven: Vec<(Vec<String>, Wrong, Round)> = Vec::new();
+        let mut proven: Vec<Damaged> = Vec::new();
         for round in 0..MOST_ROUNDS {
             if open.is_empty() {
                 break;
@@ -264,10 +267,50 @@ impl<'a> Worker<'a> {
             });
         }
         compared.unsettled += open.len() as u64;
-        let mut found = self.describe(table, name, proven).await?;
-        compared.mismatched += found.iter().map(|difference| difference.rows).sum::<u64>();
+        let mut found = self.describe(table, name, &proven).await?;
+        if self.wish.repair && !proven.is_empty() {
+            let refused = self.mend(table, &proven).await?;
+            let left = self.still_differ(table, &proven).await?;
+            for ((key, ..), told) in proven.iter().zip(&mut found) {
+                told.mended = refused.is_none() && !left.contains(key);
+                told.message = refused.clone().unwrap_or_default();
+            }
+        }
+        for difference in &found {
+            let mended = if difference.mended { difference.rows } else { 0 };
+            compared.mended += mended;
+            compared.mismatched += difference.rows - mended;
+        }
         compared.differences.append(&mut found);
         Ok(())
+    }
+
+    /// Which of these rows are not the same now, behind a marker.
+    async fn still_differ(
+        &self,
+        table: &TableSql,
+        rows: &[Damaged],
+    ) -> Result<HashSet<Vec<String>>, VerifyError> {
+        let mut left = HashSet::new();
+        for some in rows.chunks(ROWS_OF_A_ROUND) {
+            let keys: Vec<Vec<String>> = some.iter().map(|(key, ..)| key.clone()).collect();
+            let here = self.lookup(table, self.active_side, &keys).await?;
+            self.marker().await?;
+            let there = self.lookup(table, self.active_side.other(), &keys).await?;
+            left.extend(keys.into_iter().filter(|key| {
+                here.get(key).map(|row| row.content) != there.get(key).map(|row| row.content)
+            }));
+        }
+        Ok(left)
+    }
+
+    /// A session that may write, for a repair.
+    pub(super) async fn writer(&self, side: Side) -> Result<Session, VerifyError> {
+        let node = self.cluster.node(side);
+        let session = node.connector().session(&node.application_name()).await;
+        let session = session.map_err(|error| node.fault(&LookError::Connect(error)))?;
+        session.batch_execute("SET lc_monetary = 'C'").await.map_err(VerifyError::on(side))?;
+        Ok(session)
     }
 
     async fn lookup(
@@ -294,12 +337,12 @@ impl<'a> Worker<'a> {
         &self,
         table: &TableSql,
         name: &str,
-        proven: Vec<(Vec<String>, Wrong, Round)>,
+        proven: &[Damaged],
     ) -> Result<Vec<Difference>, VerifyError> {
         let Identity::Key { columns, .. } = &table.identity else {
             return Ok(proven
-                .into_iter()
-                .map(|(_, wrong, round)| without_key(name, wrong, &round))
+                .iter()
+                .map(|(_, wrong, round)| without_key(name, *wrong, round))
                 .collect());
         };
         let differing: Vec<Vec<String>> = proven
@@ -324,22 +367,26 @@ impl<'a> Worker<'a> {
                 .collect()
         };
         Ok(proven
-            .into_iter()
+            .iter()
             .map(|(key, wrong, _)| {
-                let (columns_differ, values) = details.get(&key).cloned().unwrap_or_default();
+                let (columns_differ, values) = details.get(key).cloned().unwrap_or_default();
                 let key = columns
                     .iter()
                     .zip(key)
-                    .map(|(column, value)| KeyPart { column: column.name.clone(), value })
+                    .map(|(column, value)| KeyPart {
+                        column: column.name.clone(),
+                        value: value.clone(),
+                    })
                     .collect();
                 Difference {
                     kind: DifferenceKind::Row,
                     object: name.to_owned(),
                     key: Some(key),
-                    wrong,
+                    wrong: *wrong,
                     rows: 1,
                     columns: columns_differ,
                     values,
+                    mended: false,
                     message: String::new(),
                 }
             })
@@ -354,7 +401,7 @@ impl<'a> Worker<'a> {
     ) -> Result<HashMap<Vec<String>, Details>, VerifyError> {
         let on = VerifyError::on(side);
         let arrays = by_column(keys);
-        let sql = table.details(self.show_values);
+        let sql = table.details(self.wish.show_values);
         let rows = self.session(side).query(&sql, &parameters(&arrays)).await.map_err(&on)?;
         rows.iter()
             .map(|row| Ok((row.try_get(0)?, (row.try_get(1)?, row.try_get(2)?))))
@@ -401,6 +448,7 @@ fn without_key(name: &str, wrong: Wrong, round: &Round) -> Difference {
         rows: here.abs_diff(there),
         columns: Vec::new(),
         values: Vec::new(),
+        mended: false,
         message: String::new(),
     }
 }
@@ -430,13 +478,13 @@ fn digest(row: &tokio_postgres::Row, at: usize) -> Result<Digest, tokio_postgres
     })
 }
 
-fn by_column(keys: &[Vec<String>]) -> Vec<Vec<&str>> {
+pub(super) fn by_column(keys: &[Vec<String>]) -> Vec<Vec<&str>> {
     let width = keys.first().map_or(0, Vec::len);
     (0..width)
         .map(|column| keys.iter().filter_map(|key| key.get(column)).map(String::as_str).collect())
         .collect()
 }
 
-fn parameters<'a>(arrays: &'a [Vec<&'a str>]) -> Vec<&'a (dyn ToSql + Sync)> {
+pub(super) fn parameters<'a>(arrays: &'a [Vec<&'a str>]) -> Vec<&'a (dyn ToSql + Sync)> {
     arrays.iter().map(|array| array as &(dyn ToSql + Sync)).collect()
 }

@@ -150,6 +150,7 @@ fn other(kind: DifferenceKind, object: String, message: String) -> Difference {
         rows: 0,
         columns: Vec::new(),
         values: Vec::new(),
+        mended: false,
         message,
     }
 }

@@ -36,6 +36,8 @@ struct Outcome {
     mismatched: u64,
     at_least: bool,
     unsettled: u64,
+    #[serde(default)]
+    mended: u64,
     differences: Vec<pgferry_plan::verify::Difference>,
 }
 
@@ -182,18 +184,18 @@ pub(super) async fn differences(
 
 impl From<Compared> for Outcome {
     fn from(compared: Compared) -> Self {
-        let Compared { rows, mismatched, at_least, unsettled, mut differences } = compared;
+        let Compared { rows, mismatched, at_least, unsettled, mended, mut differences } = compared;
         for difference in &mut differences {
             // Shown to whoever asked, and kept nowhere.
             difference.values.clear();
         }
-        Self { rows, mismatched, at_least, unsettled, differences }
+        Self { rows, mismatched, at_least, unsettled, mended, differences }
     }
 }
 
 impl From<Outcome> for Compared {
     fn from(outcome: Outcome) -> Self {
-        let Outcome { rows, mismatched, at_least, unsettled, differences } = outcome;
-        Self { rows, mismatched, at_least, unsettled, differences }
+        let Outcome { rows, mismatched, at_least, unsettled, mended, differences } = outcome;
+        Self { rows, mismatched, at_least, unsettled, mended, differences }
     }
 }

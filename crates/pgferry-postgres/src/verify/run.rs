@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::compare::{Compared, MOST_LOCATED, Worker};
+use super::mend;
 use super::record::{self, Known, Part};
 use super::sql::{Bounds, TRAITS, TableSql};
 use super::{MOST_TOLD, VerifyError, VerifyFigures, Wish, lock};
@@ -105,6 +106,10 @@ impl Run {
 
     async fn once(&self, began_at: Timestamp) -> Result<Verified, VerifyError> {
         let work = async {
+            if self.wish.repair {
+                tracing::warn!(run = %self.run, "rows that differ are copied again");
+                mend::prepare(&self.cluster, self.active.other()).await?;
+            }
             let known = record::begin(&self.cluster, self.run, self.epoch).await?;
             let (here, there, hashing) = self.both().await?;
             let tables = pairs(&here, &there, hashing);
@@ -115,6 +120,9 @@ impl Run {
                 .collect();
             futures_util::future::try_join_all(workers).await?;
             self.write(&shared, true).await?;
+            if self.wish.repair {
+                mend::clean_up(&self.cluster, self.active.other()).await;
+            }
             let others = self.cluster.compare_others(self.active, self.at_rest).await?;
             Ok(self.conclude(began_at, &tables, &lock(&shared), others))
         };
@@ -244,7 +252,7 @@ impl Run {
     }
 
     async fn worker(&self) -> Result<Worker<'_>, VerifyError> {
-        Worker::open(&self.cluster, self.active, self.epoch, self.wish.show_values).await
+        Worker::open(&self.cluster, self.active, self.epoch, self.wish).await
     }
 
     async fn work(
@@ -344,6 +352,7 @@ impl Run {
             mismatched_rows: figures.mismatched_rows,
             at_least: shared.totals.values().any(|table| table.at_least),
             unsettled_rows: figures.unsettled_rows,
+            mended_rows: figures.mended_rows,
             other_differences,
             differing,
         }
@@ -377,6 +386,7 @@ fn add(figures: &mut VerifyFigures, compared: &Compared) {
     figures.rows += compared.rows;
     figures.mismatched_rows += compared.mismatched;
     figures.unsettled_rows += compared.unsettled;
+    figures.mended_rows += compared.mended;
     let room = MOST_TOLD.saturating_sub(figures.differences.len());
     figures.differences.extend(compared.differences.iter().take(room).cloned());
 }

@@ -42,6 +42,8 @@ pub(super) struct TableSql {
     pub(super) table: String,
     hashing: Hashing,
     columns: Vec<(String, OfColumn)>,
+    /// What a row is written with: everything that is not computed.
+    written: Vec<ColumnView>,
     /// How its rows are told from each other.
     pub(super) identity: Identity,
 }
@@ -51,7 +53,12 @@ impl TableSql {
         let columns = compared(&here.columns, &there.columns)
             .map(|column| (column.name.clone(), of_column(column, hashing)))
             .collect();
-        Self { table: table(&here.name), hashing, columns, identity: identity(here, there) }
+        let written = compared(&here.columns, &there.columns)
+            .filter(|column| column.generated.is_none())
+            .cloned()
+            .collect();
+        let identity = identity(here, there);
+        Self { table: table(&here.name), hashing, columns, written, identity }
     }
 
     /// The names of the columns that are compared.
@@ -175,6 +182,65 @@ impl TableSql {
         )
     }
 
+    /// The columns that a row is written with.
+    pub(super) fn written(&self) -> impl Iterator<Item = &ColumnView> {
+        self.written.iter()
+    }
+
+    /// Rows by their keys, locked against change: key, and the text of what they are written with.
+    pub(super) fn lock(&self) -> String {
+        let texts: Vec<String> = self
+            .written
+            .iter()
+            .map(|column| {
+                let own = ident(&column.name);
+                if base_name(&column.type_name) == "character" {
+                    format!("pg_catalog.textin(pg_catalog.bpcharout(t.{own}))")
+                } else {
+                    format!("t.{own}::text")
+                }
+            })
+            .collect();
+        format!(
+            "SELECT {} AS key, ARRAY[{}]::text[] AS texts FROM {} FOR SHARE OF t",
+            self.key(),
+            texts.join(", "),
+            self.wanted_rows()
+        )
+    }
+
+    /// Removes rows by their keys; `versioned`, only where they are still the version that is given
+    /// as one more array.
+    pub(super) fn delete(&self, versioned: bool) -> String {
+        let (source, mut condition) = self.wanted(versioned);
+        if versioned {
+            condition.push_str(" AND t.xmin::text = s.version");
+        }
+        format!("DELETE FROM ONLY {} AS t USING {source} WHERE {condition}", self.table)
+    }
+
+    /// Writes rows, given as one array of text for each column that is written.
+    pub(super) fn insert(&self) -> String {
+        let names: Vec<String> = self.written.iter().map(|column| ident(&column.name)).collect();
+        let numbers = 1..=self.written.len();
+        let arrays: Vec<String> = numbers.clone().map(|n| format!("${n}::text[]")).collect();
+        let columns: Vec<String> = numbers.map(|n| format!("c{n}")).collect();
+        let values: Vec<String> = self
+            .written
+            .iter()
+            .zip(&columns)
+            .map(|(column, name)| format!("s.{name}::{}", cast_name(&column.type_name)))
+            .collect();
+        format!(
+            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM unnest({}) AS s ({})",
+            self.table,
+            names.join(", "),
+            values.join(", "),
+            arrays.join(", "),
+            columns.join(", ")
+        )
+    }
+
     /// Keys at which to cut, about evenly: of a sample of the table's blocks.
     pub(super) fn boundaries(&self, ranges: u64, bytes: u64) -> String {
         let columns = self.ordered();
@@ -268,10 +334,18 @@ impl TableSql {
     }
 
     fn wanted_rows(&self) -> String {
+        let (source, condition) = self.wanted(false);
+        format!("{source} JOIN ONLY {} AS t ON {condition}", self.table)
+    }
+
+    /// Keys as parameters, and what makes a row `t` one of them.
+    fn wanted(&self, versioned: bool) -> (String, String) {
         let columns = self.key_columns();
-        let arrays: Vec<String> =
-            (1..=columns.len()).map(|number| format!("${number}::text[]")).collect();
-        let names: Vec<String> = (1..=columns.len()).map(|number| format!("c{number}")).collect();
+        let arrays: Vec<String> = (1..=columns.len() + usize::from(versioned))
+            .map(|number| format!("${number}::text[]"))
+            .collect();
+        let mut names: Vec<String> =
+            (1..=columns.len()).map(|number| format!("c{number}")).collect();
         let equal: Vec<String> = columns
             .iter()
             .zip(&names)
@@ -285,13 +359,11 @@ impl TableSql {
                 }
             })
             .collect();
-        format!(
-            "unnest({}) AS s ({}) JOIN ONLY {} AS t ON {}",
-            arrays.join(", "),
-            names.join(", "),
-            self.table,
-            equal.join(" AND ")
-        )
+        let equal = equal.join(" AND ");
+        if versioned {
+            names.push("version".to_owned());
+        }
+        (format!("unnest({}) AS s ({})", arrays.join(", "), names.join(", ")), equal)
     }
 
     fn row_hash(&self, seed: u8) -> String {

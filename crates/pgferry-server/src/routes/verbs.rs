@@ -35,6 +35,9 @@ pub(super) async fn ask(
     if body.show_values && verb != Verb::Verify {
         return Err(ApiError::ShowValuesNotSupported(verb));
     }
+    if body.repair && verb != Verb::Verify {
+        return Err(ApiError::RepairNotSupported(verb));
+    }
     match hand_over(&handle, verb, body, flags.dry_run).await? {
         Accepted::Operation(operation) => {
             tracing::info!(migration = %handle.name, %verb, operation = %operation.id, "accepted");
@@ -58,8 +61,8 @@ async fn hand_over(
     dry_run: bool,
 ) -> Result<Accepted, ApiError> {
     let (reply, answer) = oneshot::channel();
-    let VerbBody { open_passive, show_values } = body;
-    let command = Command { verb, open_passive, show_values, dry_run, reply };
+    let VerbBody { open_passive, show_values, repair } = body;
+    let command = Command { verb, open_passive, show_values, repair, dry_run, reply };
     handle.commands.try_send(command).map_err(|error| match error {
         TrySendError::Full(_) => ApiError::Busy,
         TrySendError::Closed(_) => ApiError::LoopEnded,
@@ -187,6 +190,7 @@ mod tests {
             ("cutover?dryrun=true", "", 400, "invalid_query"),
             ("cutover", "{\"open_passive\": true}", 400, "open_passive_not_supported"),
             ("cutover", "{\"show_values\": true}", 400, "show_values_not_supported"),
+            ("abort", "{\"repair\": true}", 400, "repair_not_supported"),
             ("finish", "{\"open_passive\": \"yes\"}", 422, "invalid_body"),
             ("finish", "{\"open\": true}", 422, "invalid_body"),
             ("finish", "[1]", 422, "invalid_body"),

@@ -37,6 +37,7 @@ mod tests {
             rows: 1,
             columns: vec!["note".to_owned()],
             values: vec![],
+            mended: false,
             message: String::new(),
         }]);
         let shown = fixture.get(PATH).await.json();

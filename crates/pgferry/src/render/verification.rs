@@ -21,6 +21,9 @@ pub(crate) fn verification(verification: &Verification) -> String {
     if let Some(others) = verification.other_differences {
         let _ = write!(out, ", {others} other differences");
     }
+    if let Some(mended) = verification.mended_rows {
+        let _ = write!(out, ", {mended} copied again");
+    }
     if let Some(unsettled) = verification.unsettled_rows {
         let _ = write!(out, ", {unsettled} never held still");
     }
@@ -82,7 +85,12 @@ fn difference_line(difference: &Difference) -> String {
     } else {
         format!(" in {}", plain(&difference.columns.join(", ")))
     };
-    format!("{object} ({key}): {}{columns}", difference.wrong.as_str())
+    let rest = match (difference.mended, difference.message.as_str()) {
+        (true, _) => "; copied again".to_owned(),
+        (false, "") => String::new(),
+        (false, why) => format!("; not copied again: {}", plain(why)),
+    };
+    format!("{object} ({key}): {}{columns}{rest}", difference.wrong.as_str())
 }
 
 #[cfg(test)]
@@ -100,6 +108,7 @@ mod tests {
             rows: 1,
             columns: vec!["note".to_owned(), "paid".to_owned()],
             values: vec![],
+            mended: false,
             message: String::new(),
         }
     }
@@ -149,6 +158,7 @@ mod tests {
             tables_total: None,
             seconds_left: None,
             unsettled_rows: None,
+            mended_rows: None,
             other_differences: None,
         };
         let line = verification(&ended);

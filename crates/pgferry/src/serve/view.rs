@@ -139,6 +139,7 @@ pub(super) fn verification(
             tables_total: figures.tables_total,
             seconds_left: figures.seconds_left(now),
             unsettled_rows: some(figures.unsettled_rows),
+            mended_rows: some(figures.mended_rows),
             other_differences: None,
         });
     }
@@ -155,6 +156,7 @@ pub(super) fn verification(
         tables_total: None,
         seconds_left: None,
         unsettled_rows: some(verified.unsettled_rows),
+        mended_rows: some(verified.mended_rows),
         other_differences: some(verified.other_differences),
     })
 }

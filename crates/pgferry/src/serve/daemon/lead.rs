@@ -197,7 +197,7 @@ impl Daemon {
         engine: &mut PgEngine,
         command: Command,
     ) -> Result<(), LeadershipLost> {
-        let Command { verb, open_passive, show_values, dry_run, reply } = command;
+        let Command { verb, open_passive, show_values, repair, dry_run, reply } = command;
         if dry_run {
             let kind = engine.facts().kind();
             let mut blockers = engine.fresh_verdict().await.to_vec();
@@ -213,12 +213,12 @@ impl Daemon {
             return Ok(());
         }
         let Some(verb) = journaled(verb) else {
-            let command = Command { verb, open_passive, show_values, dry_run, reply };
+            let command = Command { verb, open_passive, show_values, repair, dry_run, reply };
             self.answer_without_engine(command);
             return Ok(());
         };
         if verb == Verb::Verify && engine.facts().running(Verb::Verify).is_none() {
-            self.cluster.wish_of_verification(Wish { show_values });
+            self.cluster.wish_of_verification(Wish { show_values, repair });
         }
         if verb == Verb::Resume {
             self.cluster.forget_failure();
