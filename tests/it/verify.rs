@@ -66,12 +66,14 @@ fn equal_data_is_equal_whatever_its_types() {
     assert!(report["verification"]["finished_at"].is_string(), "{report}");
 }
 
+/// What is done, to which table, with which key, as what, in which columns.
+type Fault<'a> = (&'a str, &'a str, &'a [&'a str], &'a str, &'a [&'a str]);
+
 #[test]
 fn every_kind_of_fault_is_found_and_placed() {
     let (pair, daemon) = wide_pair();
     let bad = saboteur(&pair, Side::Destination);
-    // What is done, to which table, with which key, as what, in which columns.
-    let faults: &[(&str, &str, &[&str], &str, &[&str])] = &[
+    let faults: &[Fault] = &[
         (
             "UPDATE wide.types SET word = 'other' WHERE id = 1",
             "wide.types",

@@ -241,7 +241,7 @@ pub enum Evidence {
     /// Every row of both sides was compared.
     Verified {
         /// What that came to.
-        verified: Verified,
+        verified: Box<Verified>,
     },
     /// What is left behind on purpose, or could not be removed: statements for an administrator.
     Leftovers {

@@ -246,7 +246,7 @@ pub(crate) fn verify_rows(facts: &Facts, world: &World, policy: &Policy) -> Deci
         // What differs does not keep a migration from being ready: there it can be mended. The
         // gate keeps it from a cutover.
         Seen::Present(VerifyView::Ended { run: at, verified }) if *at == run => {
-            Decision::Done(Evidence::Verified { verified: verified.clone() })
+            Decision::Done(Evidence::Verified { verified: Box::new(verified.clone()) })
         }
         Seen::Present(VerifyView::Failed { run: at, blocker, retry_at })
             if *at == run && world.now < *retry_at =>

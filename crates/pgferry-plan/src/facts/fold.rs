@@ -8,6 +8,7 @@ use crate::finding::Blocker;
 use crate::journal::{Entry, Event, Evidence, Intent, OperationState, Verb};
 use crate::side::Side;
 use crate::steps::{LINE, Phase, Step};
+use crate::verify::Verified;
 
 impl Facts {
     pub(super) fn step_over(&mut self, entry: &Entry) -> Result<(), &'static str> {
@@ -194,7 +195,7 @@ impl Facts {
                 self.slots[usize::from(reverse)] = Some(slot.clone());
             }
             Evidence::Copied { .. } => self.copied = Some(evidence.clone()),
-            Evidence::Verified { verified } => self.verification = Some(verified.clone()),
+            Evidence::Verified { verified } => self.verification = Some(Verified::clone(verified)),
             Evidence::Leftovers { left } => self.leftovers.clone_from(left),
             Evidence::Held { from } => {
                 if let Some(switchover) = self.switchover_mut() {

@@ -152,7 +152,7 @@ fn the_step_completes_with_whatever_was_found_and_not_at_all_when_it_is_not_want
     let begin = Decision::Act(Action::Verify { run: RUN, active: Side::Source });
     assert_eq!(verify_rows(&facts, &world, &policy()), begin);
     world.verification = Seen::Present(VerifyView::Ended { run: RUN, verified: verified(2) });
-    let done = Decision::Done(Evidence::Verified { verified: verified(2) });
+    let done = Decision::Done(Evidence::Verified { verified: Box::new(verified(2)) });
     assert_eq!(verify_rows(&facts, &world, &policy()), done);
     let failed = |retry_at| VerifyView::Failed {
         run: RUN,
