@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: help deps lint test demo chaos bench-copy deny
+.PHONY: help deps lint test demo chaos soak bench-copy bench-switchover bench-verify deny
 
 help:
 	@echo 'make test    install what is missing, run every test'
@@ -13,6 +13,10 @@ help:
 	@echo 'make bench-copy'
 	@echo '             the copy timed beside pglogical, pg_dump, native replication and pgcopydb;'
 	@echo '             ARGS="--help" lists its options, benches/README.md says what it does'
+	@echo 'make bench-verify'
+	@echo '             the comparison of both sides timed beside data-diff, reladiff and pgcopydb'
+	@echo 'make soak    verify again and again under pgbench, TRUNCATE, keys that move and long'
+	@echo '             transactions, for an hour or ARGS="--minutes 5": no false alarm may come'
 	@echo 'make lint    formatting and clippy'
 	@echo 'make deps    install PostgreSQL with pglogical, PgBouncer and the build libraries'
 	@echo 'make deny    licences, sources and bans of the dependencies (needs cargo-deny)'
@@ -37,6 +41,13 @@ chaos: deps
 
 bench-copy:
 	@benches/copy $(ARGS)
+
+bench-verify:
+	@benches/verify $(ARGS)
+
+soak: deps
+	$(CARGO) build --locked --release --workspace --bin pgferry --bin soak
+	$${CARGO_TARGET_DIR:-target}/release/soak $(ARGS)
 
 deny:
 	$(CARGO) deny check bans licenses sources

@@ -52,12 +52,6 @@ fn a_listener_elsewhere_than_on_loopback_is_refused() {
 }
 
 #[test]
-fn verification_is_refused_while_it_is_not_built() {
-    let text = config().with(&migration("cutover.require_verification"), true).text();
-    refused(&text, &[PASSWORD], &["require_verification"]);
-}
-
-#[test]
 fn a_file_that_is_not_toml_or_not_there_is_refused() {
     refused("[migrations.shop", &[PASSWORD], &["pgferry.toml"]);
     let output = pgferry(&["check-config", "no-such-file.toml"], &[]);

@@ -20,5 +20,6 @@ mod settled;
 mod traffic_hooks;
 mod traffic_pgbouncer;
 mod unlogged;
+mod verify;
 mod visible;
 mod wal_guard;

@@ -89,7 +89,7 @@ pub fn run(command: Command) -> Output {
 }
 
 /// Runs a command to its end, on a thread of its own, so that an interrupt need not wait for it.
-pub(crate) fn output(mut command: Command) -> io::Result<Output> {
+pub fn output(mut command: Command) -> io::Result<Output> {
     let running = thread::spawn(move || command.output());
     eventually("a command to end", COMMAND_DEADLINE, || {
         if running.is_finished() { Ok(()) } else { Err("it still runs".to_owned()) }
@@ -106,7 +106,7 @@ pub fn signal(pid: u32, name: &str) {
 
 /// Ends a child for good and reaps it. For destructors: it never panics, because the child may
 /// have ended already and a panic while another unwinds aborts everything.
-pub(crate) fn put_down(mut child: Child, signal: &str) {
+pub fn put_down(mut child: Child, signal: &str) {
     let _ = kill(child.id(), signal).output();
     let _ = child.wait();
 }

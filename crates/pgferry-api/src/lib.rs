@@ -12,7 +12,7 @@ mod words;
 pub use copy::{CopyReport, CopyTable};
 pub use migration::{
     Condition, Copy, LastSwitchover, Migration, Migrations, Sequences, StepTime, Stream,
-    Verification,
+    Verification, VerificationReport,
 };
 pub use operation::{Event, Events, Findings, Operation, Verdict};
 pub use problem::{PROBLEM_CONTENT_TYPE, Problem};
@@ -20,4 +20,5 @@ pub use words::{
     ConditionKind, CopyState, OperationState, Outcome, Phase, StreamStatus, UnknownWord, Verb,
 };
 
+pub use pgferry_plan::verify::{Difference, DifferenceKind, KeyPart, ValuePair, rounds::Wrong};
 pub use pgferry_plan::{Blocker, Direction, Finding, Kind, MigrationName, Severity, Side};

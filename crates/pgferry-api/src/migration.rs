@@ -3,6 +3,7 @@
 //! Every field is always present in the JSON; what is not known is null.
 
 use jiff::Timestamp;
+use pgferry_plan::verify::Difference;
 use pgferry_plan::{Kind, MigrationName, Side};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -123,6 +124,40 @@ pub struct Verification {
     pub rows: Option<u64>,
     /// Rows that differ.
     pub mismatched_rows: Option<u64>,
+    /// The side that took the writes meanwhile. This field and those below it are left out of the
+    /// JSON when they are not known, or say nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<Side>,
+    /// Whole seconds since it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_seconds: Option<u64>,
+    /// What has changed since, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Tables to compare, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables_total: Option<u64>,
+    /// Seconds until every table is compared, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<u64>,
+    /// Rows that changed between any two looks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsettled_rows: Option<u64>,
+    /// Rows that differed, and were copied again from the active side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mended_rows: Option<u64>,
+    /// What else differs: sequences, large objects, definitions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_differences: Option<u64>,
+}
+
+/// The answer of `GET …/verification`: the last comparison, and what it found one by one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VerificationReport {
+    /// As in the migration; null before the first.
+    pub verification: Option<Verification>,
+    /// What differs, the first thousand.
+    pub differences: Vec<Difference>,
 }
 
 /// The last cutover or rollback, and where its time went.

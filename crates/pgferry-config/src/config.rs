@@ -71,6 +71,8 @@ pub struct MigrationConfig {
     pub schema: SchemaConfig,
     /// How the rows come over.
     pub copy: CopyConfig,
+    /// How both sides are compared.
+    pub verify: VerifyConfig,
     /// How sequences are carried.
     pub sequences: SequencesConfig,
     /// The limits of a switchover.
@@ -141,6 +143,15 @@ pub struct CopyConfig {
     pub snapshot_grace: Duration,
 }
 
+/// `[migrations.NAME.verify]`
+#[derive(Clone, Debug)]
+pub struct VerifyConfig {
+    /// How many ranges are compared at a time; each is a session on both servers.
+    pub jobs: usize,
+    /// Bytes of tables read on each side per second, all jobs together; none means as fast as it goes.
+    pub max_bytes_per_second: Option<u64>,
+}
+
 /// `[migrations.NAME.sequences]`
 #[derive(Clone, Debug)]
 pub struct SequencesConfig {
@@ -159,6 +170,10 @@ pub struct CutoverConfig {
     pub stall_budget: Duration,
     /// How long a working session may go on before the fence ends it; may be zero.
     pub grace: Duration,
+    /// Whether a cutover needs a clean verification.
+    pub require_verification: bool,
+    /// For how long a verification counts.
+    pub verification_max_age: Duration,
 }
 
 /// `[migrations.NAME.fence]`

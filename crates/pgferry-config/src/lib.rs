@@ -17,7 +17,7 @@ pub use config::{
     CommandConfig, Config, CopyConfig, CopyMethod, CutoverConfig, FenceConfig, FenceMethod,
     JournalConfig, Login, MigrationConfig, NodeConfig, PgbouncerConfig, PgbouncersConfig, Rewrite,
     SchemaConfig, SchemaMode, ScopeConfig, SequencesConfig, ServerConfig, TrafficConfig,
-    WebhookConfig,
+    VerifyConfig, WebhookConfig,
 };
 pub use dsn::{Dsn, DsnFault, InvalidDsn, SslMode};
 pub use load::{load, parse};

@@ -9,9 +9,10 @@ use jiff::{SignedDuration, Timestamp};
 use pgferry_plan::decide::stall_left;
 use pgferry_plan::journal::{Entry, Event, Evidence, OperationState, Verb};
 use pgferry_plan::request::{succeeded, taken_back};
+use pgferry_plan::verify::{AtRest, VerifyView, at_rest};
 use pgferry_plan::{
-    Action, Blocker, Course, Decision, Direction, Facts, Loss, Order, Policy, Refusal, Side, Step,
-    World, admit, decide, verdict,
+    Action, Blocker, Course, Decision, Direction, Facts, Loss, Order, Policy, Refusal, Seen, Side,
+    Step, World, admit, decide, verdict,
 };
 use uuid::Uuid;
 
@@ -156,6 +157,9 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
         self.world = self.look().await;
         self.remember_unconfirmed();
         self.keep_up().await?;
+        if self.keep_verifying().await? {
+            return Ok(Turn::Progressed);
+        }
         if matches!(self.facts.course, Course::AtRest | Course::Planned) {
             self.verdict = verdict(&self.facts, &self.world, &self.policy);
             match pgferry_plan::decide::ailing(&self.facts, &self.world) {
@@ -251,6 +255,30 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
         Ok(())
     }
 
+    /// Begins the verification that was asked for at rest, or notes how it ended; whether anything
+    /// was noted. A begin that fails is seen by the next look.
+    async fn keep_verifying(&mut self) -> Result<bool, LeadershipLost> {
+        if self.facts.course != Course::AtRest {
+            return Ok(false);
+        }
+        match at_rest(&self.facts, &self.world) {
+            AtRest::Nothing => Ok(false),
+            AtRest::Begin(action) => {
+                if let Err(fault) = self.cluster.apply(&action, &self.facts).await {
+                    tracing::warn!(%fault, "the verification could not begin");
+                }
+                Ok(false)
+            }
+            AtRest::End(events) => {
+                for event in events {
+                    self.note(self.facts.epoch, event)?;
+                }
+                self.flush().await?;
+                Ok(true)
+            }
+        }
+    }
+
     /// Accepts a person's request, after a fresh look, or refuses it with every reason.
     ///
     /// # Errors
@@ -270,6 +298,16 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
                 }
                 self.flush().await?;
                 self.condition = None;
+                // What goes before it must not wait for its statements.
+                let verifies =
+                    matches!(self.world.verification, Seen::Present(VerifyView::Running { .. }));
+                if verifies
+                    && self.facts.course != Course::AtRest
+                    && let Err(fault) =
+                        self.cluster.apply(&Action::StopVerification, &self.facts).await
+                {
+                    tracing::warn!(%fault, "the verification could not be stopped");
+                }
                 Ok(Ok(operation))
             }
         }

@@ -142,6 +142,16 @@ impl MigrationMetrics {
         set(&self.all.copy_seconds_left, &[&self.migration], seconds);
     }
 
+    /// Rows that the verification at hand has compared. Less than before is another verification.
+    pub fn set_verified(&self, rows: u64) {
+        advance(&self.all.verify_rows.with_label_values(&[self.migration.as_str()]), rows);
+    }
+
+    /// Rows that differed in the last verification; `None` before the first.
+    pub fn set_mismatched(&self, rows: Option<u64>) {
+        set(&self.all.verify_mismatched_rows, &[&self.migration], rows.map(as_gauge));
+    }
+
     /// A step of the plan ended, after `took`.
     pub fn observe_step(&self, step: &str, took: Duration) {
         let histogram =

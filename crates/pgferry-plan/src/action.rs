@@ -120,6 +120,15 @@ pub enum Action {
     },
     /// Start the job that gathers planner statistics.
     Analyze,
+    /// Start comparing every row of both sides, or go on with it.
+    Verify {
+        /// The operation that asked for it.
+        run: Uuid,
+        /// The side whose rows count as right.
+        active: Side,
+    },
+    /// Give up the comparison that runs.
+    StopVerification,
     /// Write a side's own marker.
     WriteMarker {
         /// Whose.
@@ -256,7 +265,9 @@ impl Action {
                 creates_extension: *creates_extension,
             },
             Action::Fence { side, .. } => Intent::Fence { side: *side },
-            Action::EndSessions { .. } | Action::WakeSubscription { .. } => return None,
+            Action::EndSessions { .. }
+            | Action::WakeSubscription { .. }
+            | Action::StopVerification => return None,
             Action::CreateNode { side } => Intent::CreateNode { side: *side },
             Action::CopySchema => Intent::CopySchema,
             Action::SetAside { .. } => Intent::SetAside,
@@ -285,6 +296,7 @@ impl Action {
                 Intent::StartStream { direction: *direction, at_lsn: *at_lsn }
             }
             Action::Analyze => Intent::Analyze,
+            Action::Verify { run, .. } => Intent::Verify { run: *run },
             Action::WriteMarker { side, token } => {
                 Intent::WriteMarker { side: *side, token: *token }
             }

@@ -71,6 +71,10 @@ pub struct Policy {
     pub native_copy: bool,
     /// How a pooler is held.
     pub traffic: TrafficPolicy,
+    /// A cutover needs a clean verification.
+    pub require_verification: bool,
+    /// For how long one counts.
+    pub verification_max_age: Duration,
 }
 
 /// Longest time from the request of a switchover to its fence. Nothing is held meanwhile, but a
@@ -142,6 +146,7 @@ fn decide_step(step: Step, facts: &Facts, world: &World, policy: &Policy) -> Dec
         Step::StartForwardStream => copying::start_forward_stream(facts, world),
         Step::AwaitCatchUp => following::await_catch_up(world, policy),
         Step::AnalyzeDestination => following::analyze_destination(world),
+        Step::VerifyRows => crate::verify::verify_rows(facts, world, policy),
         Step::CreateDestinationSets => following::create_destination_sets(world),
         Step::CreateReverseSubscription => following::create_reverse_subscription(world),
         Step::ProveBothDirections => following::prove_both_directions(facts, world, policy),

@@ -277,7 +277,8 @@ fn key_of(object: &SetAside) -> (&str, &TableName, &str) {
 }
 
 /// What refuses rows, changes them, or hides them; an index or a statistics object only costs.
-fn stands_in_the_way(extra: &Difference) -> bool {
+#[must_use]
+pub fn stands_in_the_way(extra: &Difference) -> bool {
     match extra.kind.as_str() {
         "index" => extra.unique,
         "constraint" | "trigger" | "rule" | "policy" | "row security" => true,

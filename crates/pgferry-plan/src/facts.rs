@@ -13,6 +13,7 @@ use crate::journal::{Entry, Event, Evidence, Intent, OperationState, Verb};
 use crate::lsn::Lsn;
 use crate::side::{Kind, Side};
 use crate::steps::{Part, Phase, Step};
+use crate::verify::Verified;
 
 /// Everything that is known from the journal.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +52,8 @@ pub struct Facts {
     pub slots: [Option<String>; 2],
     /// The last switchover that ended, and what ended operations left to say.
     pub last_switchover: Option<SwitchoverReport>,
+    /// The last comparison of rows that came to a result.
+    pub verification: Option<Verified>,
     /// What the end had to leave.
     pub leftovers: Vec<Blocker>,
 }
@@ -193,6 +196,7 @@ impl Default for Facts {
             copied: None,
             slots: [None, None],
             last_switchover: None,
+            verification: None,
             leftovers: Vec::new(),
         }
     }
@@ -356,6 +360,7 @@ fn event_name(event: &Event) -> &'static str {
         Event::Unwinding { .. } => "unwinding",
         Event::Undone { .. } => "undone",
         Event::LineCrossed => "line_crossed",
+        Event::Verified { .. } => "verified",
         Event::OperationEnded { .. } => "operation_ended",
     }
 }

@@ -10,6 +10,7 @@ use crate::finding::Blocker;
 use crate::lsn::Lsn;
 use crate::side::{Direction, Kind, Side};
 use crate::steps::Step;
+use crate::verify::Verified;
 
 /// One row of the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -155,6 +156,11 @@ pub enum Event {
     },
     /// A switchover that was being taken back was seen to have crossed the line: it goes on.
     LineCrossed,
+    /// A verification beside the migration at rest came to a result.
+    Verified {
+        /// What it came to.
+        verified: Verified,
+    },
     /// An operation ended.
     OperationEnded {
         /// Which.
@@ -195,6 +201,7 @@ pub enum Intent {
     AdvanceSlot { direction: Direction, to: Lsn },
     StartStream { direction: Direction, at_lsn: Lsn },
     Analyze,
+    Verify { run: Uuid },
     WriteMarker { side: Side, token: u64 },
     SetSequences { side: Side },
     RaiseSequences { side: Side, revision: i64 },
@@ -246,6 +253,11 @@ pub enum Evidence {
     Opened {
         /// The daemon's clock.
         at: Timestamp,
+    },
+    /// Every row of both sides was compared.
+    Verified {
+        /// What that came to.
+        verified: Box<Verified>,
     },
     /// What is left behind on purpose, or could not be removed: statements for an administrator.
     Leftovers {

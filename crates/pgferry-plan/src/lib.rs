@@ -26,6 +26,7 @@ pub mod side;
 pub mod steps;
 pub mod traffic;
 pub mod verdict;
+pub mod verify;
 pub mod world;
 
 pub use action::{Action, SessionId, SetAddition};

@@ -12,6 +12,7 @@ use crate::forced;
 use crate::journal::{Event, OperationState, Verb};
 use crate::steps::{LINE, Phase};
 use crate::verdict::{not_ready, verdict};
+use crate::verify::given_up_for;
 use crate::world::World;
 
 /// Why a request was not accepted.
@@ -68,6 +69,8 @@ pub fn admit(
     let phase = facts.phase();
     let requested = Event::Requested { operation, verb, open_passive, force };
     let at_once = |requested| vec![requested, succeeded(operation)];
+    let instead_of_verifying =
+        |requested| [requested].into_iter().chain(given_up_for(facts, verb)).collect::<Vec<_>>();
     match verb {
         Verb::Start => match facts.course {
             Course::Planned => Ok(vec![requested]),
@@ -95,10 +98,10 @@ pub fn admit(
             }
             match Refusal::all(verdict(facts, world, policy)) {
                 Some(refusal) => Err(refusal),
-                None => Ok(vec![requested]),
+                None => Ok(instead_of_verifying(requested)),
             }
         }
-        Verb::Finish if phase == Phase::CutOver => Ok(vec![requested]),
+        Verb::Finish if phase == Phase::CutOver => Ok(instead_of_verifying(requested)),
         Verb::Finish => Err(Refusal::because(Blocker::new(
             "not_cut_over",
             format!("finish needs phase cut_over, and the migration is in phase {phase}"),
@@ -106,7 +109,7 @@ pub fn admit(
         ))),
         Verb::Abandon => match &facts.course {
             Course::SetUp(_) | Course::AtRest if phase != Phase::CutOver => {
-                let mut events = vec![requested];
+                let mut events = instead_of_verifying(requested);
                 events.extend(facts.running(Verb::Start).map(|start| Event::OperationEnded {
                     operation: start.id,
                     state: OperationState::Aborted,
@@ -177,11 +180,19 @@ pub fn admit(
                 Ok(at_once(requested))
             }
         },
-        Verb::Verify => Err(Refusal::because(Blocker::new(
-            "not_built",
-            "verification is not built yet",
-            "compare the sides with a tool of your own before a cutover",
+        Verb::Verify if facts.course != Course::AtRest => Err(Refusal::because(Blocker::new(
+            "not_ready",
+            format!("verify needs a migration at rest, and this one is in phase {phase}"),
+            "wait for phase ready or cut_over: `pgferry watch` shows how far it is",
         ))),
+        Verb::Verify if facts.running(Verb::Verify).is_some() => {
+            Err(Refusal::because(Blocker::new(
+                "already_verifying",
+                "a verification is running",
+                "wait for it: `pgferry watch` shows it",
+            )))
+        }
+        Verb::Verify => Ok(vec![requested]),
         Verb::Preflight => Err(Refusal::because(Blocker::new(
             "not_journaled",
             "preflight changes nothing, and is no request to the engine",

@@ -17,6 +17,7 @@ use crate::name::{RoleName, SequenceName, TableName};
 use crate::seen::Seen;
 use crate::side::{Direction, Side};
 use crate::traffic::TrafficView;
+use crate::verify::VerifyView;
 
 /// Everything that one look saw.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +56,8 @@ pub struct World {
     pub lag: Seen<LagReport>,
     /// The background job, when there is one.
     pub job: Seen<JobView>,
+    /// The comparison of rows; Absent when none was begun by this process.
+    pub verification: Seen<VerifyView>,
     /// What is left that was not there before, with the statement that removes it.
     pub leftovers: Seen<Vec<Blocker>>,
     /// The journal itself.

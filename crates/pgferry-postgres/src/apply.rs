@@ -9,7 +9,7 @@ mod jobs;
 mod large_objects;
 
 use pgferry_engine::Fault;
-use pgferry_plan::{Action, Blocker, Direction, Facts, Side};
+use pgferry_plan::{Action, Blocker, Course, Direction, Facts, Side};
 
 use crate::cluster::PgCluster;
 use crate::migrate::migrate_node;
@@ -89,6 +89,15 @@ impl PgCluster {
                 // Held any longer it would hold vacuum back on the source for nothing.
                 self.release_snapshots(None).await.map_err(Fault::Failed)?;
                 self.start_stream(*direction, *at_lsn, guard).await
+            }
+            Action::Verify { run, active } => {
+                let at_rest = facts.course == Course::AtRest;
+                self.verify(*run, *active, facts.epoch, at_rest).await;
+                Ok(())
+            }
+            Action::StopVerification => {
+                self.stop_verification().await;
+                Ok(())
             }
             Action::WriteMarker { side, token } => {
                 self.node(*side).mutate(guard, &statements::write_marker(*side, *token)).await

@@ -28,6 +28,7 @@ use crate::observe::fence::StartupWatch;
 use crate::observe::tables::Undrifted;
 use crate::preflight::observe;
 use crate::statements::Guard;
+use crate::verify::Verifier;
 
 /// Both servers of one migration. Clones share everything.
 #[derive(Clone)]
@@ -43,6 +44,7 @@ pub struct Inner {
     pub(crate) lag: watch::Receiver<LagReport>,
     pub(crate) jobs: Jobs,
     progress: CopyProgress,
+    pub(crate) verifier: Verifier,
     /// Present when the last full comparison found nothing drifted.
     pub(crate) undrifted: Mutex<Option<Undrifted>>,
     /// The side whose database holds the journal; None when it is in a third place.
@@ -86,6 +88,7 @@ impl PgCluster {
             lag,
             jobs: Jobs::default(),
             progress: CopyProgress::default(),
+            verifier: Verifier::default(),
             undrifted: Mutex::default(),
             journal_side: journal.side(),
             journal,
@@ -248,6 +251,7 @@ impl Inner {
     /// Ends the background job. The snapshot of a copy stays, for whoever leads next.
     pub async fn shut_down(&self) {
         self.jobs.stop().await;
+        self.stop_verification().await;
     }
 
     /// After a deadline that ran out, and when the lead is lost: what comes next goes over fresh

@@ -8,7 +8,7 @@
 mod error;
 mod files;
 mod indexes;
-mod pace;
+pub(crate) mod pace;
 mod progress;
 mod queue;
 pub(crate) mod snapshot;

@@ -23,6 +23,7 @@ pub mod schema;
 pub mod scope;
 mod statements;
 pub mod streams;
+pub mod verify;
 mod walsender;
 mod wire;
 

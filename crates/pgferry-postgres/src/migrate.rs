@@ -60,6 +60,7 @@ const NODE: MigrationSet = MigrationSet {
         ("V1__node", include_str!("../../../migrations/node/V1__node.sql")),
         ("V2__pieces", include_str!("../../../migrations/node/V2__pieces.sql")),
         ("V3__set_aside", include_str!("../../../migrations/node/V3__set_aside.sql")),
+        ("V4__verified", include_str!("../../../migrations/node/V4__verified.sql")),
     ],
 };
 
@@ -160,7 +161,7 @@ mod tests {
             .filter_map(|line| line.strip_prefix("CREATE TABLE "))
             .filter_map(|rest| rest.split_whitespace().next())
             .collect();
-        assert_eq!(tables.len(), 6);
+        assert_eq!(tables.len(), 7);
         for table in tables {
             assert!(table.starts_with("pgferry."), "{table}");
             assert!(sql.contains(&format!("COMMENT ON TABLE {table} IS")), "{table}");

@@ -32,6 +32,7 @@ impl PgCluster {
     pub(crate) async fn look(&self, facts: &Facts) -> World {
         let mut world = World { now: Timestamp::now(), ..World::default() };
         world.job = self.jobs.view();
+        world.verification = self.verification_view();
         world.lag = Seen::Present(self.lag());
         match (&facts.course, facts.step()) {
             (Course::Switchover(switchover), Some(_)) if switchover.unwinding.is_some() => {
@@ -106,6 +107,8 @@ impl PgCluster {
                     world.tables_to_analyze = Seen::from_look(self.tables_to_analyze().await);
                 }
             }
+            // What it needs is seen with every look.
+            Step::VerifyRows => {}
             Step::CreateDestinationSets => self.see_to_replicate(world, Side::Destination).await,
             Step::CreateReverseSubscription => self.see_stream(world, Direction::Reverse).await,
             Step::ProveBothDirections => {

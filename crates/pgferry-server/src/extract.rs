@@ -117,6 +117,8 @@ impl<T: DeserializeOwned> FromRequest<App> for VerbRequest<T> {
 pub(crate) struct VerbBody {
     pub(crate) open_passive: bool,
     pub(crate) force: bool,
+    pub(crate) show_values: bool,
+    pub(crate) repair: bool,
 }
 
 impl VerbBody {

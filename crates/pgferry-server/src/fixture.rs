@@ -6,15 +6,15 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use jiff::Timestamp;
 use pgferry_api::{
-    CopyReport, CopyState, Event, Kind, Migration, Operation, OperationState, PROBLEM_CONTENT_TYPE,
-    Phase, Sequences, Side, Stream, StreamStatus, Verb, Verdict,
+    CopyReport, CopyState, Difference, Event, Kind, Migration, Operation, OperationState,
+    PROBLEM_CONTENT_TYPE, Phase, Sequences, Side, Stream, StreamStatus, Verb, Verdict,
 };
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
 use uuid::Uuid;
 
-use crate::handle::{App, Command, CopyFigures, MigrationHandle, MigrationState};
+use crate::handle::{App, Command, CopyFigures, FoundDifferences, MigrationHandle, MigrationState};
 use crate::routes::router;
 
 /// One migration named `orders`, ready, and both ends of its channels.
@@ -23,6 +23,7 @@ pub(crate) struct Fixture {
     pub(crate) commands: Option<mpsc::Receiver<Command>>,
     handle: MigrationHandle,
     copy: Arc<ScriptedCopy>,
+    differences: Arc<ScriptedDifferences>,
     state: Option<watch::Sender<MigrationState>>,
 }
 
@@ -31,10 +32,12 @@ impl Fixture {
         let (state, receiver) = watch::channel(ready_state());
         let (sender, commands) = mpsc::channel(1);
         let copy = Arc::new(ScriptedCopy::default());
+        let differences = Arc::new(ScriptedDifferences::default());
         let handle = MigrationHandle {
             name: name(),
             state: receiver,
             copy: Arc::clone(&copy) as Arc<dyn CopyFigures>,
+            differences: Arc::clone(&differences) as Arc<dyn FoundDifferences>,
             commands: sender,
         };
         Self {
@@ -42,6 +45,7 @@ impl Fixture {
             commands: Some(commands),
             handle,
             copy,
+            differences,
             state: Some(state),
         }
     }
@@ -52,6 +56,11 @@ impl Fixture {
 
     pub(crate) fn change(&self, change: impl FnOnce(&mut MigrationState)) {
         self.state.as_ref().expect("the loop runs").send_modify(change);
+    }
+
+    /// What the last verification found from now on.
+    pub(crate) fn set_differences(&self, found: Vec<Difference>) {
+        *self.differences.0.lock().unwrap() = found;
     }
 
     /// What the copy's counters say from now on.
@@ -104,6 +113,16 @@ impl CopyFigures for ScriptedCopy {
         let mut report = self.0.lock().unwrap().clone();
         report.tables.retain(|table| states.contains(&table.state));
         report
+    }
+}
+
+/// Differences as they were told.
+#[derive(Default)]
+struct ScriptedDifferences(Mutex<Vec<Difference>>);
+
+impl FoundDifferences for ScriptedDifferences {
+    fn read(&self) -> Vec<Difference> {
+        self.0.lock().unwrap().clone()
     }
 }
 

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pgferry_api::{
-    Blocker, CopyReport, CopyState, Event, Finding, Migration, MigrationName, Operation, Verb,
-    Verdict,
+    Blocker, CopyReport, CopyState, Difference, Event, Finding, Migration, MigrationName,
+    Operation, Verb, Verdict,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -44,6 +44,8 @@ pub struct MigrationHandle {
     /// Reads the copy's figures when asked. Beside the state and not in it: ten thousand tables are
     /// not to be composed each time that the loop says something.
     pub copy: Arc<dyn CopyFigures>,
+    /// Reads what the last verification found, when asked.
+    pub differences: Arc<dyn FoundDifferences>,
     /// Takes commands to the loop.
     pub commands: mpsc::Sender<Command>,
 }
@@ -54,6 +56,12 @@ pub struct MigrationHandle {
 pub trait CopyFigures: Send + Sync {
     /// The sums over all tables, and the tables that are in one of these states.
     fn read(&self, states: &[CopyState]) -> CopyReport;
+}
+
+/// What the last verification found, at the moment it is asked for. From memory.
+pub trait FoundDifferences: Send + Sync {
+    /// One by one, the first thousand.
+    fn read(&self) -> Vec<Difference>;
 }
 
 /// All that a GET answers about one migration, from memory.
@@ -102,6 +110,10 @@ pub struct Command {
     pub open_passive: bool,
     /// Whether `cutover` or `rollback` goes away from a side that is lost.
     pub force: bool,
+    /// Whether `verify` also tells the values that differ.
+    pub show_values: bool,
+    /// Whether `verify` also copies again what differs.
+    pub repair: bool,
     /// Whether only the verdict is asked for; nothing may be changed then.
     pub dry_run: bool,
     /// Takes the answer: as soon as the request is accepted or refused, not when it is carried out.

@@ -14,8 +14,8 @@ mod serve;
 mod fixture;
 
 pub use handle::{
-    Accepted, App, Command, CopyFigures, MigrationHandle, MigrationState, NotReady, Refusal,
-    RefusalStatus,
+    Accepted, App, Command, CopyFigures, FoundDifferences, MigrationHandle, MigrationState,
+    NotReady, Refusal, RefusalStatus,
 };
 pub use routes::router;
 pub use serve::serve;

@@ -37,8 +37,10 @@ pub(crate) enum ApiError {
     ForceNotSupported(Verb),
     /// A browser sends this from a page that is not ours.
     CrossOrigin,
-    /// Verification is not part of this build.
-    VerifyNotBuilt,
+    /// `show_values` for something that shows none.
+    ShowValuesNotSupported(Verb),
+    /// `repair` for something that repairs nothing.
+    RepairNotSupported(Verb),
     /// Another daemon leads this migration.
     NotLeader(NotReady),
     /// The loop has a full queue of commands.
@@ -142,11 +144,17 @@ impl ApiError {
                 "the request comes from a web page of another origin",
                 "use the command line, or a client that sends no Origin header",
             ),
-            ApiError::VerifyNotBuilt => Problem::new(
-                501,
-                "not_built",
-                "verification of rows is not built yet",
-                "leave out cutover.require_verification until it is",
+            ApiError::ShowValuesNotSupported(verb) => Problem::new(
+                400,
+                "show_values_not_supported",
+                format!("{verb} shows no values"),
+                "only verify takes show_values",
+            ),
+            ApiError::RepairNotSupported(verb) => Problem::new(
+                400,
+                "repair_not_supported",
+                format!("{verb} repairs nothing"),
+                "only verify takes repair",
             ),
             ApiError::NotLeader(reason) => Problem::new(
                 503,
@@ -204,7 +212,7 @@ fn invalid_body(error: &serde_json::Error) -> Problem {
         status,
         "invalid_body",
         format!("the body cannot be used: {error}"),
-        "the body may be empty, {}, {\"open_passive\": true} for finish and abandon, or {\"force\": true} for cutover and rollback",
+        "the body may be empty, {}, {\"open_passive\": true} for finish and abandon, {\"force\": true} for cutover and rollback, {\"show_values\": true} or {\"repair\": true} for verify",
     )
 }
 

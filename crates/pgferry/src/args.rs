@@ -152,10 +152,13 @@ pub(crate) enum ClientCommand {
         until: Option<Phase>,
     },
 
-    /// Compare the rows of both sides (not built yet)
+    /// Compare every row of both sides, while the application writes on
     ///
-    /// Waits for the comparison to end.
-    Verify(Waited),
+    /// Also compares sequences, large objects and definitions. Waits for the end and prints what
+    /// differs: each row by its key, with the names of the columns. Exits 0 when nothing differs, 1
+    /// when something does or the comparison failed. A cutover needs a clean and recent one, unless
+    /// cutover.require_verification is false.
+    Verify(Verified),
 
     /// Move the writes to the destination
     ///
@@ -231,6 +234,21 @@ pub(crate) struct Waited {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct Verified {
+    #[command(flatten)]
+    pub(crate) waited: Waited,
+    /// Print the values that differ, too: they are sent, and shown, as they are
+    #[arg(long)]
+    pub(crate) show_values: bool,
+    /// Print which rows would be copied again from the active side; with --yes do it
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Carry the repair out
+    #[arg(long, requires = "repair")]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct Switched {
     #[command(flatten)]
     pub(crate) waited: Waited,
@@ -267,11 +285,22 @@ pub(crate) struct Request {
     pub(crate) force: bool,
     /// What a forced switchover may lose is accepted.
     pub(crate) yes: bool,
+    pub(crate) show_values: bool,
+    pub(crate) repair: bool,
 }
 
 impl Request {
     fn new(verb: Verb, wait: bool) -> Self {
-        Self { verb, wait, dry_run: false, open_passive: false, force: false, yes: false }
+        Self {
+            verb,
+            wait,
+            dry_run: false,
+            open_passive: false,
+            force: false,
+            yes: false,
+            show_values: false,
+            repair: false,
+        }
     }
 
     /// `start` takes hours: it returns when it is accepted.
@@ -281,6 +310,11 @@ impl Request {
 
     pub(crate) fn waited(verb: Verb, args: &Waited) -> Self {
         Self::new(verb, !args.no_wait)
+    }
+
+    pub(crate) fn verify(args: &Verified) -> Self {
+        let repair = args.repair && args.yes;
+        Self { show_values: args.show_values, repair, ..Self::waited(Verb::Verify, &args.waited) }
     }
 
     pub(crate) fn switchover(verb: Verb, args: &Switched) -> Self {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pgferry_api::{
     CopyReport, CopyState, Event, Events, Findings, Migration, MigrationName, Migrations,
-    Operation, PROBLEM_CONTENT_TYPE, Problem, Verdict,
+    Operation, PROBLEM_CONTENT_TYPE, Problem, Verdict, VerificationReport,
 };
 use pgferry_config::Secret;
 use serde::de::DeserializeOwned;
@@ -78,6 +78,13 @@ impl Client {
         self.get(&format!("/v1/migrations/{name}/preflight"))
     }
 
+    pub(crate) fn verification(
+        &self,
+        name: &MigrationName,
+    ) -> Result<VerificationReport, ClientError> {
+        self.get(&format!("/v1/migrations/{name}/verification"))
+    }
+
     pub(crate) fn events(
         &self,
         name: &MigrationName,
@@ -93,7 +100,7 @@ impl Client {
         name: &MigrationName,
         request: Request,
     ) -> Result<Operation, ClientError> {
-        self.post(&format!("/v1/migrations/{name}/{}", request.verb), body(request))
+        self.post(&format!("/v1/migrations/{name}/{}", request.verb), &body(request))
     }
 
     pub(crate) fn dry_run(
@@ -101,7 +108,7 @@ impl Client {
         name: &MigrationName,
         request: Request,
     ) -> Result<Verdict, ClientError> {
-        self.post(&format!("/v1/migrations/{name}/{}?dry_run=true", request.verb), body(request))
+        self.post(&format!("/v1/migrations/{name}/{}?dry_run=true", request.verb), &body(request))
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
@@ -232,13 +239,18 @@ fn content_type(answer: &Response<Body>) -> &str {
     value.unwrap_or_default().split(';').next().unwrap_or_default().trim()
 }
 
-/// The verbs that take the one do not take the other.
-fn body(request: Request) -> &'static str {
-    match (request.open_passive, request.force) {
-        (true, _) => r#"{"open_passive":true}"#,
-        (false, true) => r#"{"force":true}"#,
-        (false, false) => "",
-    }
+/// The flags of a verb as its body; empty when there is none.
+fn body(request: Request) -> String {
+    let set: Vec<&str> = [
+        (request.open_passive, r#""open_passive":true"#),
+        (request.force, r#""force":true"#),
+        (request.show_values, r#""show_values":true"#),
+        (request.repair, r#""repair":true"#),
+    ]
+    .into_iter()
+    .filter_map(|(wanted, text)| wanted.then_some(text))
+    .collect();
+    if set.is_empty() { String::new() } else { format!("{{{}}}", set.join(",")) }
 }
 
 #[cfg(test)]

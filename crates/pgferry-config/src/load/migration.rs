@@ -14,7 +14,7 @@ use super::reader::Reader;
 use super::{identifier, node, traffic};
 use crate::{
     CopyConfig, CopyMethod, CutoverConfig, FenceConfig, FenceMethod, Lookup, MigrationConfig,
-    NodeConfig, SchemaConfig, SchemaMode, ScopeConfig, SequencesConfig,
+    NodeConfig, SchemaConfig, SchemaMode, ScopeConfig, SequencesConfig, VerifyConfig,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -62,6 +62,7 @@ pub(super) fn migration(
     let scope = scope(reader, &at.key("scope"));
     let schema = schema(reader, &at.key("schema"));
     let copy = copy(reader, &at.key("copy"));
+    let verify = verify(reader, &at.key("verify"));
     let sequences = sequences(reader, &at.key("sequences"));
     let cutover = cutover(reader, &at.key("cutover"), heartbeat_interval);
     let fence = fence(reader, &at.key("fence"));
@@ -78,6 +79,7 @@ pub(super) fn migration(
         scope,
         schema,
         copy,
+        verify,
         sequences,
         cutover,
         fence,
@@ -189,6 +191,15 @@ fn copy(reader: &mut Reader, at: &KeyPath) -> CopyConfig {
     }
 }
 
+fn verify(reader: &mut Reader, at: &KeyPath) -> VerifyConfig {
+    reader.section(at);
+    // Two keep both sides of a small pair busy; more is for servers with cores to spare.
+    let jobs = reader.integer(&at.key("jobs"), 2, 1..=64);
+    let max_bytes_per_second =
+        reader.size(&at.key("max_bytes_per_second"), 64 * KILOBYTE..=TERABYTE);
+    VerifyConfig { jobs: usize::try_from(jobs).unwrap_or(1), max_bytes_per_second }
+}
+
 fn sequences(reader: &mut Reader, at: &KeyPath) -> SequencesConfig {
     reader.section(at);
     // A billion is half of what an integer sequence has: beyond it, a slip of the finger is likelier.
@@ -211,14 +222,11 @@ fn cutover(reader: &mut Reader, at: &KeyPath, heartbeat_interval: Duration) -> C
     // Above stall_budget it is not a mistake: then a working session aborts the switchover, and is
     // never ended by it.
     let grace = reader.duration(&at.key("grace"), 200 * MILLISECOND, Duration::ZERO..=10 * MINUTE);
-    if reader.boolean(&at.key("require_verification"), false) {
-        reader.refuse(
-            &at.key("require_verification"),
-            "not built yet: there is no verification to require",
-            "remove it, or write false",
-        );
-    }
-    CutoverConfig { max_lag, stall_budget, grace }
+    let require_verification = reader.boolean(&at.key("require_verification"), true);
+    // Below a minute the one that ended before `ready` would be too old for a person to use.
+    let verification_max_age =
+        reader.duration(&at.key("verification_max_age"), 24 * HOUR, MINUTE..=30 * 24 * HOUR);
+    CutoverConfig { max_lag, stall_budget, grace, require_verification, verification_max_age }
 }
 
 fn fence(reader: &mut Reader, at: &KeyPath) -> FenceConfig {

@@ -27,6 +27,8 @@ fn policy() -> Policy {
         grace: Duration::ZERO,
         native_copy: false,
         traffic: TrafficPolicy::default(),
+        require_verification: false,
+        verification_max_age: Duration::from_secs(86_400),
         headroom: 10,
         max_retained_wal: None,
     }

@@ -26,6 +26,8 @@ pub(super) struct Definitions {
     pub(super) copy_indexes: IntGaugeVec,
     pub(super) copy_seconds_left: GaugeVec,
     pub(super) write_stall_seconds: HistogramVec,
+    pub(super) verify_rows: IntCounterVec,
+    pub(super) verify_mismatched_rows: IntGaugeVec,
     pub(super) switchovers: IntCounterVec,
     pub(super) step_duration_seconds: HistogramVec,
     pub(super) node_up: IntGaugeVec,
@@ -112,6 +114,16 @@ impl Definitions {
             copy_seconds_left: define.number(
                 "copy_seconds_left",
                 "Seconds until the copy's last row has arrived, at the speed of late",
+                MIGRATION,
+            )?,
+            verify_rows: define.counter(
+                "verify_rows_total",
+                "Rows compared on both sides",
+                MIGRATION,
+            )?,
+            verify_mismatched_rows: define.gauge(
+                "verify_mismatched_rows",
+                "Rows that differed in the last verification",
                 MIGRATION,
             )?,
             write_stall_seconds: define.histogram(

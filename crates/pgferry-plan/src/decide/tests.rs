@@ -29,6 +29,8 @@ pub(super) fn policy() -> Policy {
         max_retained_wal: None,
         native_copy: false,
         traffic: TrafficPolicy::default(),
+        require_verification: false,
+        verification_max_age: Duration::from_secs(86_400),
     }
 }
 
@@ -94,7 +96,8 @@ fn nothing_follows_from_a_look_that_saw_nothing() {
     for spec in STEPS {
         let facts = at(spec.step);
         assert_eq!(facts.step(), Some(spec.step), "the test reaches every step");
-        match decide(&facts, &World::default(), &policy()) {
+        let policy = Policy { require_verification: true, ..policy() };
+        match decide(&facts, &World::default(), &policy) {
             Decision::Wait(_) => {}
             // The verdict lists what it could not see; start_forward_stream misses the journal's
             // position before it looks at anything.

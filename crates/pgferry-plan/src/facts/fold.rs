@@ -8,6 +8,7 @@ use crate::finding::Blocker;
 use crate::journal::{Entry, Event, Evidence, Intent, OperationState, Verb};
 use crate::side::Side;
 use crate::steps::{LINE, Phase, Step};
+use crate::verify::Verified;
 
 impl Facts {
     pub(super) fn step_over(&mut self, entry: &Entry) -> Result<(), &'static str> {
@@ -59,6 +60,12 @@ impl Facts {
                 switchover.step_began_at = entry.at;
                 self.intents.clear();
             }
+            Event::Verified { verified } => {
+                if self.running(Verb::Verify).map(|operation| operation.id) != Some(verified.run) {
+                    return Err("no such verification runs");
+                }
+                self.verification = Some(verified.clone());
+            }
             Event::OperationEnded { operation, state, problem, blockers } => {
                 self.ended(*operation, *state, problem, blockers, entry.at)?;
             }
@@ -106,6 +113,8 @@ impl Facts {
                 self.enter_end(verb, open_passive);
             }
             Verb::Abort if matches!(&self.course, Course::Switchover(s) if s.step <= LINE) => {}
+            Verb::Verify
+                if self.course == Course::AtRest && self.running(Verb::Verify).is_none() => {}
             Verb::Pause if !self.paused => self.paused = true,
             Verb::Resume => self.paused = false,
             Verb::Start
@@ -188,6 +197,13 @@ impl Facts {
         Ok(())
     }
 
+    /// A journal of before there was step `verify_rows` goes on without it.
+    fn pass_over_unknown_step(&mut self, step: Step) {
+        if self.course == Course::SetUp(Step::VerifyRows) && step == Step::CreateDestinationSets {
+            self.enter(Course::SetUp(step));
+        }
+    }
+
     fn enter_end(&mut self, verb: Verb, open_passive: bool) {
         self.paused = false;
         self.enter(Course::End { verb, step: Step::DrainBoth, open_passive });
@@ -199,6 +215,7 @@ impl Facts {
     }
 
     fn intended(&mut self, step: Step, intent: &Intent, at: Timestamp) -> Result<(), &'static str> {
+        self.pass_over_unknown_step(step);
         if self.step() != Some(step) {
             return Err("another step is at hand");
         }
@@ -241,6 +258,7 @@ impl Facts {
         evidence: &Evidence,
         at: Timestamp,
     ) -> Result<(), &'static str> {
+        self.pass_over_unknown_step(step);
         if self.step() != Some(step) {
             return Err("another step is at hand");
         }
@@ -251,6 +269,7 @@ impl Facts {
                 self.slots[usize::from(reverse)] = Some(slot.clone());
             }
             Evidence::Copied { .. } => self.copied = Some(evidence.clone()),
+            Evidence::Verified { verified } => self.verification = Some(Verified::clone(verified)),
             Evidence::Leftovers { left } => self.leftovers.clone_from(left),
             Evidence::Held { from } => {
                 // Where a pooler holds writes, the fence that follows does not begin the stall.

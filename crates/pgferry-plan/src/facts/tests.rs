@@ -7,6 +7,7 @@ use super::*;
 use crate::lsn::Lsn;
 use crate::side::Direction;
 use crate::steps::{LINE, STEPS};
+use crate::verify::Verified;
 
 /// Events that may or may not be legal at some point; most are, at one.
 fn candidates(facts: &Facts, salt: u8) -> Vec<Event> {
@@ -61,12 +62,31 @@ fn candidates(facts: &Facts, salt: u8) -> Vec<Event> {
                 holds: salt.is_multiple_of(2),
             },
         },
+        Event::Requested { operation: id, verb: Verb::Verify, open_passive: false, force: false },
+        Event::Verified { verified: verified(running.map_or(id, |operation| operation.id)) },
     ]);
     events
 }
 
 fn forced(operation: Uuid, verb: Verb) -> Event {
     Event::Requested { operation, verb, open_passive: false, force: true }
+}
+
+fn verified(run: Uuid) -> Verified {
+    Verified {
+        run,
+        active: Side::Source,
+        began_at: Timestamp::UNIX_EPOCH,
+        finished_at: Timestamp::UNIX_EPOCH,
+        tables: 1,
+        rows: 2,
+        mismatched_rows: 0,
+        at_least: false,
+        unsettled_rows: 0,
+        mended_rows: 0,
+        other_differences: 0,
+        differing: Vec::new(),
+    }
 }
 
 /// Folds what is accepted of a walk, and returns it with the facts.
@@ -92,7 +112,7 @@ fn walk(choices: &[(u8, u8)]) -> (Vec<Entry>, Facts) {
 fn choices() -> impl Strategy<Value = Vec<(u8, u8)>> {
     // 0, 1 and 2 ask for start, cutover and rollback; 8 takes over, 12 completes the step.
     let choice =
-        prop_oneof![3 => 0..22u8, 1 => Just(0u8), 1 => Just(1), 1 => Just(2), 12 => Just(12)];
+        prop_oneof![3 => 0..24u8, 1 => Just(0u8), 1 => Just(1), 1 => Just(2), 12 => Just(12)];
     prop::collection::vec((choice, any::<u8>()), 1..160)
 }
 
@@ -154,7 +174,7 @@ proptest! {
 fn the_walks_reach_every_phase_of_a_switchover() {
     let forward = |verb: u8| [vec![(verb, 0)], vec![(12, 0); 10]].concat();
     let mut path = vec![(8, 0), (0, 0)];
-    path.extend(vec![(12, 0); 16]);
+    path.extend(vec![(12, 0); 17]);
     path.extend(forward(1));
     path.extend(forward(2));
     let (_, facts) = walk(&path);
@@ -165,7 +185,7 @@ fn the_walks_reach_every_phase_of_a_switchover() {
 #[test]
 fn a_forced_switchover_ends_one_that_waits_for_the_lost_side_and_is_the_last() {
     let mut path = vec![(8, 0), (0, 0)];
-    path.extend(vec![(12, 0); 16]);
+    path.extend(vec![(12, 0); 17]);
     // A cutover up to its fence, then forced: 18 is the forced cutover.
     path.extend([(1, 0), (12, 0), (12, 0), (12, 0), (9, 0), (18, 0)]);
     let (_, facts) = walk(&path);

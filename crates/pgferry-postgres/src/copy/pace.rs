@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 /// A pace that workers keep together.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     bytes_per_second: Option<u64>,
     /// When the bytes that were let through are used up.
     due: Mutex<Instant>,
@@ -18,12 +18,12 @@ const BURST: Duration = Duration::from_millis(100);
 
 impl Pace {
     /// None lets everything through.
-    pub(super) fn new(bytes_per_second: Option<u64>) -> Self {
+    pub(crate) fn new(bytes_per_second: Option<u64>) -> Self {
         Self { bytes_per_second, due: Mutex::new(Instant::now()) }
     }
 
     /// Waits until so many bytes more are within the pace.
-    pub(super) async fn keep(&self, bytes: u64) {
+    pub(crate) async fn keep(&self, bytes: u64) {
         if let Some(until) = self.due_after(bytes, Instant::now()) {
             tokio::time::sleep_until(until).await;
         }

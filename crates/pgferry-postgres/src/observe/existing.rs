@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use pgferry_config::SchemaMode;
-use pgferry_plan::existing::{AsideKind, ExistingLook, ExistingView, Loud, SetAside, judge};
+use pgferry_plan::existing::{
+    AsideKind, ExistingLook, ExistingView, Loud, SetAside, judge, stands_in_the_way,
+};
 use pgferry_plan::scope::TableView;
 use pgferry_plan::{Side, TableName};
 use tokio_postgres::{Client, Row};
@@ -77,12 +79,60 @@ impl PgCluster {
         Ok(Some(judge(&look, &self.sets, &self.rules)))
     }
 
+    /// What of the definitions is not the same on both sides, in words.
+    pub(crate) async fn definitions(&self) -> Result<Definitions, LookError> {
+        let source = self.node(Side::Source).client().await?;
+        let destination = self.node(Side::Destination).client().await?;
+        let (on_source, on_destination) =
+            tokio::try_join!(self.tables(Side::Source), self.tables(Side::Destination))?;
+        let names = Names::of(&on_source, &on_destination);
+        let scope = SchemaScope { schemas: self.rules.schemas.clone() };
+        let PostData { differing, mut extra, same_words } =
+            compare_post_data(&source, &destination, &scope)
+                .await
+                .map_err(|error| LookError::Said(crate::node::scrub(&error.to_string())))?;
+        extra.retain(|object| names.contains(&object.table));
+        let mut found = Definitions::default();
+        found.differing.extend(
+            pgferry_plan::scope::drift(
+                &on_source,
+                &on_destination,
+                None,
+                None,
+                &self.sets,
+                &self.rules,
+            )
+            .into_iter()
+            .map(|blocker| blocker.message),
+        );
+        found.differing.extend(differing.into_iter().map(|difference| difference.text));
+        found.differing.extend(
+            extra.iter().filter(|extra| stands_in_the_way(extra)).map(|extra| extra.text.clone()),
+        );
+        if same_words {
+            let (here, there) =
+                tokio::try_join!(properties(&source, &names), properties(&destination, &names))?;
+            found.differing.extend(differences(&here.defaults, &there.defaults));
+            found.privileges = differences(&here.grants, &there.grants);
+        }
+        Ok(found)
+    }
+
     /// What was set aside and is not there again.
     pub(crate) async fn still_aside(&self) -> Look<Vec<SetAside>> {
         let client = self.node(Side::Destination).client().await?;
         let left = set_aside(&client, STILL_ASIDE).await?;
         Ok(left.filter(|left| !left.is_empty()))
     }
+}
+
+/// What of the definitions is not the same on both sides.
+#[derive(Debug, Default)]
+pub(crate) struct Definitions {
+    /// What stands against a switchover.
+    pub(crate) differing: Vec<String>,
+    /// Owners and privileges.
+    pub(crate) privileges: Vec<String>,
 }
 
 /// The tables in scope and the partitioned ones above them, as two arrays.

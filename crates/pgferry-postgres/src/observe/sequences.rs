@@ -8,7 +8,7 @@ use pgferry_plan::world::SequenceView;
 use crate::node::LookError;
 use crate::quote::table;
 
-pub(super) async fn sequences_by(
+pub(crate) async fn sequences_by(
     client: &Object,
     rules: &ScopeRules,
 ) -> Result<Vec<SequenceView>, LookError> {

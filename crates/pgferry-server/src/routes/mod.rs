@@ -9,6 +9,7 @@ mod metrics;
 mod migrations;
 mod operations;
 mod verbs;
+mod verification;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -31,6 +32,7 @@ pub fn router(app: App) -> Router {
         .route("/v1/migrations", get(migrations::list))
         .route("/v1/migrations/{name}", get(migrations::show))
         .route("/v1/migrations/{name}/copy", get(copy::show))
+        .route("/v1/migrations/{name}/verification", get(verification::show))
         .route("/v1/migrations/{name}/verdict", get(migrations::verdict))
         .route("/v1/migrations/{name}/preflight", get(migrations::findings))
         .route("/v1/migrations/{name}/events", get(migrations::events))

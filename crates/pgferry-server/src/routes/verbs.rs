@@ -26,9 +26,6 @@ pub(super) async fn ask(
     verb: Verb,
     VerbRequest { handle, parameters: flags, body }: VerbRequest<Flags>,
 ) -> Result<Response, ApiError> {
-    if verb == Verb::Verify {
-        return Err(ApiError::VerifyNotBuilt);
-    }
     if flags.dry_run && !verb.takes_dry_run() {
         return Err(ApiError::DryRunNotSupported(verb));
     }
@@ -37,6 +34,12 @@ pub(super) async fn ask(
     }
     if body.force && !verb.takes_force() {
         return Err(ApiError::ForceNotSupported(verb));
+    }
+    if body.show_values && verb != Verb::Verify {
+        return Err(ApiError::ShowValuesNotSupported(verb));
+    }
+    if body.repair && verb != Verb::Verify {
+        return Err(ApiError::RepairNotSupported(verb));
     }
     match hand_over(&handle, verb, &body, flags.dry_run).await? {
         Accepted::Operation(operation) => {
@@ -61,8 +64,8 @@ async fn hand_over(
     dry_run: bool,
 ) -> Result<Accepted, ApiError> {
     let (reply, answer) = oneshot::channel();
-    let VerbBody { open_passive, force } = *body;
-    let command = Command { verb, open_passive, force, dry_run, reply };
+    let VerbBody { open_passive, force, show_values, repair } = *body;
+    let command = Command { verb, open_passive, force, show_values, repair, dry_run, reply };
     handle.commands.try_send(command).map_err(|error| match error {
         TrySendError::Full(_) => ApiError::Busy,
         TrySendError::Closed(_) => ApiError::LoopEnded,
@@ -105,8 +108,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_verb_but_verify_becomes_an_operation() {
-        for &verb in Verb::ALL.iter().filter(|&&verb| verb != Verb::Verify) {
+    async fn every_verb_becomes_an_operation() {
+        for &verb in Verb::ALL {
             let operation = operation(verb);
             let path = format!("/v1/migrations/orders/{verb}");
             let (answer, asked) =
@@ -119,9 +122,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn verify_is_not_built_yet() {
-        let answer = Fixture::new().post("/v1/migrations/orders/verify").await;
-        answer.is_problem(501, "not_built");
+    async fn show_values_reaches_the_loop() {
+        for (body, shown) in [("{\"show_values\": true}", true), ("", false)] {
+            let mut fixture = Fixture::new();
+            let mut commands = fixture.commands.take().unwrap();
+            let one_turn = async {
+                let command = commands.recv().await.unwrap();
+                let accepted = Accepted::Operation(operation(Verb::Verify));
+                command.reply.send(Ok(accepted)).unwrap();
+                command.show_values
+            };
+            let path = "/v1/migrations/orders/verify";
+            let (answer, asked) = tokio::join!(fixture.send("POST", path, &[], body), one_turn);
+            assert_eq!((answer.status, asked), (202, shown));
+        }
     }
 
     #[tokio::test]
@@ -179,6 +193,8 @@ mod tests {
             ("cutover?dryrun=true", "", 400, "invalid_query"),
             ("cutover", "{\"open_passive\": true}", 400, "open_passive_not_supported"),
             ("finish", "{\"force\": true}", 400, "force_not_supported"),
+            ("cutover", "{\"show_values\": true}", 400, "show_values_not_supported"),
+            ("abort", "{\"repair\": true}", 400, "repair_not_supported"),
             ("finish", "{\"open_passive\": \"yes\"}", 422, "invalid_body"),
             ("finish", "{\"open\": true}", 422, "invalid_body"),
             ("finish", "[1]", 422, "invalid_body"),

@@ -37,7 +37,12 @@ pub(super) fn ask(
     if request.verb == Verb::Preflight && looked(&operation) {
         return findings(session, &name);
     }
-    conclude(session, &name, &operation)
+    let exit = conclude(session, &name, &operation)?;
+    if request.verb == Verb::Verify && !session.console.is_json() {
+        let report = session.patiently(|client| client.verification(&name))?;
+        session.console.data(&report, render::differences)?;
+    }
+    Ok(exit)
 }
 
 fn dry_run(

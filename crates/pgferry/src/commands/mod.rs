@@ -92,8 +92,15 @@ fn dispatch(session: &mut Session<'_>, command: ClientCommand) -> Result<Exit, F
             (args.named, request)
         }
         ClientCommand::Verify(args) => {
-            let request = Request::waited(Verb::Verify, &args);
-            (args.named, request)
+            let request = Request::verify(&args);
+            let told = args.repair && !args.yes && request.wait;
+            let exit = ask::ask(session, args.waited.named, request)?;
+            if told && exit == Exit::Failed {
+                session.console.talk(
+                    "`pgferry verify --repair --yes` copies each row that has a key again from the active side",
+                );
+            }
+            return Ok(exit);
         }
         ClientCommand::Abort(args) => {
             let request = Request::waited(Verb::Abort, &args);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Parser;
 use pgferry_api::{CopyReport, CopyState, Kind, Migration, Verdict};
 use pgferry_server::{
-    Accepted, App, Command, CopyFigures, MigrationHandle, MigrationState, Refusal,
+    Accepted, App, Command, CopyFigures, FoundDifferences, MigrationHandle, MigrationState, Refusal,
 };
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -42,6 +42,14 @@ pub(super) struct Ran {
     pub(super) err: String,
 }
 
+struct NoDifferences;
+
+impl FoundDifferences for NoDifferences {
+    fn read(&self) -> Vec<pgferry_api::Difference> {
+        Vec::new()
+    }
+}
+
 impl Daemon {
     /// Serves these migrations; `react` is the loop's answer to each command, and may change what is
     /// shown afterwards.
@@ -59,7 +67,8 @@ impl Daemon {
             let (commands, mut queue) = mpsc::channel::<Command>(8);
             let copy = Arc::new(ScriptedCopy::default());
             copies.push(Arc::clone(&copy));
-            handles.push(MigrationHandle { name, state: receiver, copy, commands });
+            let differences = Arc::new(NoDifferences);
+            handles.push(MigrationHandle { name, state: receiver, copy, differences, commands });
             states.push(state.clone());
             runtime.spawn(async move {
                 while let Some(command) = queue.recv().await {

@@ -12,6 +12,7 @@ mod progress;
 mod status;
 mod table;
 mod units;
+mod verification;
 
 #[cfg(test)]
 pub(crate) mod sample;
@@ -22,6 +23,7 @@ pub(crate) use obstacle::{error, findings, problem, verdict};
 pub(crate) use outcome::{accepted, outcome};
 pub(crate) use progress::{changes, line, tenths};
 pub(crate) use status::{overview, status, status_with_tables};
+pub(crate) use verification::{differences, verification};
 
 /// The text without control characters but line ends.
 fn plain(text: &str) -> String {

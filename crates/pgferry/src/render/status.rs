@@ -2,9 +2,7 @@
 
 use std::fmt::Write;
 
-use pgferry_api::{
-    Condition, CopyReport, Direction, LastSwitchover, Migration, Sequences, Stream, Verification,
-};
+use pgferry_api::{Condition, CopyReport, Direction, LastSwitchover, Migration, Sequences, Stream};
 
 use super::table::{table, text};
 use super::{copy, indented, plain, units};
@@ -43,7 +41,7 @@ fn everything(
     }
     let _ = writeln!(out, "sequences        {}", sequences(migration.sequences));
     if let Some(shown) = &migration.verification {
-        let _ = writeln!(out, "verification     {}", verification(shown));
+        let _ = writeln!(out, "verification     {}", super::verification(shown));
     }
     if let Some(last) = &migration.last_switchover {
         let _ = writeln!(out, "last switchover  {}", last_switchover(last));
@@ -108,16 +106,6 @@ fn sequences(sequences: Sequences) -> String {
         "{}, {} behind on the passive side",
         units::count(sequences.total),
         units::count(sequences.behind)
-    )
-}
-
-fn verification(verification: &Verification) -> String {
-    format!(
-        "{}: {} rows in {} tables, {} differ",
-        plain(&verification.state),
-        units::count(verification.rows),
-        units::count(verification.tables),
-        units::count(verification.mismatched_rows)
     )
 }
 

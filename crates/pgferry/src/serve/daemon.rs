@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::answers::{answer, conflict, journal_blocker, not_leader, refused_before_start};
+use self::show::Differences;
 use super::copy::LiveCopy;
 use super::state::Notes;
 use super::view::{self, Sources};
@@ -122,6 +123,7 @@ impl Daemon {
                 lag: &LagReport::default(),
                 nodes: &NodesReport::default(),
                 copy: None,
+                verification: None,
                 sequences: api::Sequences::default(),
                 notes: &notes,
             },
@@ -141,6 +143,8 @@ impl Daemon {
                 max_retained_wal: migration.copy.max_retained_wal,
                 native_copy: cluster.copies_by_pglogical(),
                 traffic: MigrationTraffic::<PgCluster>::policy(migration),
+                require_verification: migration.cutover.require_verification,
+                verification_max_age: migration.cutover.verification_max_age,
             },
             config: migration.clone(),
             cluster,
@@ -168,6 +172,7 @@ impl Daemon {
             name: migration.name.clone(),
             state,
             copy: figures,
+            differences: Arc::new(Differences(daemon.cluster.verify_figures())),
             commands: commands_tx,
         };
         Ok((daemon, handle))
@@ -294,11 +299,6 @@ impl Daemon {
                 self.state.send_modify(|state| state.operations.push(operation.clone()));
                 Ok(Accepted::Operation(operation))
             }
-            api::Verb::Verify => Err(conflict(vec![Blocker::new(
-                "not_built",
-                "verification is not built yet",
-                "compare the sides with a tool of your own",
-            )])),
             _ if command.dry_run => {
                 let blockers = vec![pgferry_plan::verdict::not_ready(pgferry_plan::Phase::Planned)];
                 let kind = if command.verb == api::Verb::Rollback {

@@ -4,15 +4,18 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use pgferry_api as api;
 use pgferry_engine::{Condition, ConditionKind};
 use pgferry_monitor::{NodeReach, NodesReport};
 use pgferry_plan::facts::Operation;
 use pgferry_plan::journal::Evidence;
+use pgferry_plan::verify;
 use pgferry_plan::{
     Blocker, Course, Direction, Entry, Facts, Finding, LagReport, MigrationName, Seen, Side, World,
     sequences,
 };
+use pgferry_postgres::verify::VerifyFigures;
 use pgferry_server::{MigrationState, NotReady};
 
 use super::state::Notes;
@@ -26,6 +29,7 @@ pub(super) struct Sources<'a> {
     pub(super) lag: &'a LagReport,
     pub(super) nodes: &'a NodesReport,
     pub(super) copy: Option<api::Copy>,
+    pub(super) verification: Option<api::Verification>,
     pub(super) sequences: api::Sequences,
     pub(super) notes: &'a Notes,
 }
@@ -45,7 +49,7 @@ pub(super) fn state(from: &Sources<'_>, events: Arc<Vec<api::Event>>) -> Migrati
             reverse: stream(facts, from.lag, Direction::Reverse),
             copy: from.copy,
             sequences: from.sequences,
-            verification: None,
+            verification: from.verification.clone(),
             last_switchover: last_switchover(facts),
             leader: from.notes.leader,
             epoch: u64::try_from(facts.epoch).ok().filter(|epoch| *epoch > 0),
@@ -109,10 +113,56 @@ pub(super) fn copied(facts: &Facts) -> Option<api::Copy> {
             | Evidence::Subscription { .. }
             | Evidence::Held { .. }
             | Evidence::Opened { .. }
+            | Evidence::Verified { .. }
             | Evidence::Leftovers { .. },
         )
         | None => None,
     }
+}
+
+/// The comparison of rows that runs, else the last one that came to a result.
+pub(super) fn verification(
+    facts: &Facts,
+    figures: &VerifyFigures,
+    now: Timestamp,
+) -> Option<api::Verification> {
+    if figures.running {
+        return Some(api::Verification {
+            state: "running".to_owned(),
+            finished_at: None,
+            tables: Some(figures.tables_done),
+            rows: Some(figures.rows),
+            mismatched_rows: Some(figures.mismatched_rows),
+            active: None,
+            age_seconds: None,
+            since: None,
+            tables_total: figures.tables_total,
+            seconds_left: figures.seconds_left(now),
+            unsettled_rows: some(figures.unsettled_rows),
+            mended_rows: some(figures.mended_rows),
+            other_differences: None,
+        });
+    }
+    let verified = facts.verification.as_ref()?;
+    Some(api::Verification {
+        state: if verified.is_clean() { "clean" } else { "mismatched" }.to_owned(),
+        finished_at: Some(verified.finished_at),
+        tables: Some(verified.tables),
+        rows: Some(verified.rows),
+        mismatched_rows: Some(verified.mismatched_rows),
+        active: Some(verified.active),
+        age_seconds: Some(verify::age(verified, now).as_secs()),
+        since: Some(verify::since(facts, verified)),
+        tables_total: None,
+        seconds_left: None,
+        unsettled_rows: some(verified.unsettled_rows),
+        mended_rows: some(verified.mended_rows),
+        other_differences: some(verified.other_differences),
+    })
+}
+
+fn some(number: u64) -> Option<u64> {
+    (number > 0).then_some(number)
 }
 
 /// What the last look saw of both sides' sequences.

@@ -87,7 +87,7 @@ impl Bench {
         let source = servers::start(Side::Source, arguments.jobs_or_cores());
         let versions = arguments.tools.iter().map(|tool| Ok((*tool, tool.version(&source)?)));
         let mut report = Report::on(versions.collect::<Result<Vec<_>, String>>()?);
-        report.set = reference::load(&source, &arguments);
+        report.set = reference::load(&source, arguments.scale, arguments.docs);
         let expected = Expected::of(&source);
         Ok(Self { arguments, source, expected, report })
     }

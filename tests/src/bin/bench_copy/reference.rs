@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use pgferry_tests::{Cluster, DATABASE, Session};
 
-use crate::arguments::Arguments;
 use crate::say;
 use crate::servers::{self, as_owner};
 
@@ -18,8 +17,7 @@ pub(crate) struct Expected {
 }
 
 /// Fills the source, and says how much there is now.
-pub(crate) fn load(source: &Cluster, arguments: &Arguments) -> String {
-    let (scale, docs) = (arguments.scale, arguments.docs);
+pub(crate) fn load(source: &Cluster, scale: u32, docs: u64) -> String {
     say!("pgbench at scale {scale}, without foreign keys");
     let mut pgbench = source.program("pgbench");
     pgbench.args(["-i", "-q", "-I", "dtgp", "-s", &scale.to_string(), DATABASE]);

@@ -288,9 +288,8 @@ fn sizes_have_units_and_limits() {
 #[test]
 fn what_is_not_built_yet_is_refused_by_name() {
     check_added(
-        "[migrations.orders.fence]\nmethod = 'no_login'\n[migrations.orders.cutover]\nrequire_verification = true\n[server]\ninsecure = true\ntls = { cert_file = 'x' }\n[[server.tokens]]\nname = 'ops'",
+        "[migrations.orders.fence]\nmethod = 'no_login'\n[server]\ninsecure = true\ntls = { cert_file = 'x' }\n[[server.tokens]]\nname = 'ops'",
         &[
-            "migrations.orders.cutover.require_verification: not built yet: there is no verification to require",
             "migrations.orders.fence.method: not built yet (use \"read_only\")",
             "server.insecure: not built yet",
             "server.tls: not built yet",

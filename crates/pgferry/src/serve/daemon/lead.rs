@@ -11,6 +11,7 @@ use pgferry_plan::decide::{goes_on_with, stranded};
 use pgferry_plan::{Blocker, Course, Facts, Order, Side, Step, Verb};
 use pgferry_postgres::PgCluster;
 use pgferry_postgres::journal::Leader;
+use pgferry_postgres::verify::Wish;
 use pgferry_server::{Accepted, Command};
 use pgferry_traffic::MigrationTraffic;
 
@@ -107,6 +108,9 @@ impl Daemon {
             Ok(engine) => engine,
             Err(lost) => return tracing::warn!(%lost, "could not take over"),
         };
+        if let Some(verified) = &engine.facts().verification {
+            self.cluster.recall_verification(verified.run).await;
+        }
         self.notes.available(true);
         self.notes.condition = None;
         self.stranded = None;
@@ -219,7 +223,7 @@ impl Daemon {
         engine: &mut PgEngine,
         command: Command,
     ) -> Result<(), LeadershipLost> {
-        let Command { verb, open_passive, force, dry_run, reply } = command;
+        let Command { verb, open_passive, force, show_values, repair, dry_run, reply } = command;
         if let Some(verb) = journaled(verb).filter(|_| dry_run && force) {
             let (blockers, loss) = engine.forced_verdict(verb).await;
             answer(Some(reply), Ok(forced_answer(verb, blockers, &loss)));
@@ -240,9 +244,14 @@ impl Daemon {
             return Ok(());
         }
         let Some(verb) = journaled(verb) else {
-            self.answer_without_engine(Command { verb, open_passive, force, dry_run, reply });
+            let command =
+                Command { verb, open_passive, force, show_values, repair, dry_run, reply };
+            self.answer_without_engine(command);
             return Ok(());
         };
+        if verb == Verb::Verify && engine.facts().running(Verb::Verify).is_none() {
+            self.cluster.wish_of_verification(Wish { show_values, repair });
+        }
         if verb == Verb::Resume {
             self.cluster.forget_failure();
             self.traffic.forget_failure();
@@ -328,7 +337,8 @@ fn pause_after(turn: &Turn, facts: &Facts, poll: Duration) -> Duration {
 /// The engine's verb; None for those that need no journal.
 pub(super) fn journaled(verb: api::Verb) -> Option<Verb> {
     match verb {
-        api::Verb::Preflight | api::Verb::Verify => None,
+        api::Verb::Preflight => None,
+        api::Verb::Verify => Some(Verb::Verify),
         api::Verb::Start => Some(Verb::Start),
         api::Verb::Cutover => Some(Verb::Cutover),
         api::Verb::Rollback => Some(Verb::Rollback),

@@ -2,11 +2,15 @@
 //!
 //! Reads what others published; changes nothing but what is shown.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use pgferry_api as api;
 use pgferry_api::CopyState;
 use pgferry_plan::{Blocker, Course, Entry, Event, Facts, Phase, Step};
+
+use pgferry_postgres::verify::VerifyFigures;
+use pgferry_server::FoundDifferences;
 
 use super::Daemon;
 use super::lead::PgEngine;
@@ -15,6 +19,15 @@ use crate::serve::view::{self, Sources};
 
 /// An estimate is worth no more; without it the copy is shown without what is expected.
 const ESTIMATE_TIME: Duration = Duration::from_secs(5);
+
+/// What the last verification found, read when it is asked for.
+pub(super) struct Differences(pub(super) Arc<Mutex<VerifyFigures>>);
+
+impl FoundDifferences for Differences {
+    fn read(&self) -> Vec<api::Difference> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).differences.clone()
+    }
+}
 
 impl Daemon {
     pub(super) fn show_engine(&mut self, engine: &PgEngine) {
@@ -85,6 +98,7 @@ impl Daemon {
                 lag: &self.lag.borrow(),
                 nodes: &self.nodes.borrow(),
                 copy: self.copy.sums(),
+                verification: self.verification(),
                 sequences: self.shown.sequences,
                 notes: &self.notes,
             },
@@ -139,6 +153,7 @@ impl Daemon {
         self.metrics.set_leader(self.notes.leader);
         self.metrics.set_epoch(facts.epoch);
         self.measure_copy();
+        self.measure_verification();
         self.count_steps(entries);
         if let Some(report) = &facts.last_switchover
             && self.shown.switchover != Some(report.operation)
@@ -151,6 +166,28 @@ impl Daemon {
             self.shown.switchover = Some(report.operation);
         }
         self.shown.counted_to = Some(entries.last().map_or(0, |entry| entry.seq));
+    }
+
+    /// The comparison of rows that runs, or the last one.
+    fn verification(&self) -> Option<api::Verification> {
+        let figures = self.cluster.verify_figures();
+        let figures = figures.lock().unwrap_or_else(PoisonError::into_inner);
+        view::verification(&self.known, &figures, jiff::Timestamp::now())
+    }
+
+    fn measure_verification(&self) {
+        let figures = self.cluster.verify_figures();
+        let figures = figures.lock().unwrap_or_else(PoisonError::into_inner);
+        // A counter stays where it was while nothing is known.
+        if figures.tables_total.is_some() {
+            self.metrics.set_verified(figures.rows);
+        }
+        let last = self.known.verification.as_ref().map(|verified| verified.mismatched_rows);
+        self.metrics.set_mismatched(if figures.running {
+            Some(figures.mismatched_rows)
+        } else {
+            last
+        });
     }
 
     fn measure_copy(&self) {
@@ -197,6 +234,7 @@ impl Daemon {
                 | Event::Unwinding { .. }
                 | Event::Undone { .. }
                 | Event::LineCrossed
+                | Event::Verified { .. }
                 | Event::OperationEnded { .. } => {}
             }
         }

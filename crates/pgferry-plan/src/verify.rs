@@ -1,0 +1,392 @@
+//! Verification: proof that both sides hold the same rows, what it came to, and what it allows.
+//!
+//! Pure. How columns are hashed is [`hashing`], how tables are cut [`parts`], when a difference is
+//! damage and not a change under way [`rounds`]. Nothing here has seen a value of the application.
+
+pub mod hashing;
+pub mod parts;
+pub mod rounds;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::action::Action;
+use crate::decide::{Decision, Policy};
+use crate::facts::{Facts, milliseconds};
+use crate::finding::Blocker;
+use crate::journal::{Event, Evidence, OperationState, Verb};
+use crate::request::succeeded;
+use crate::seen::Seen;
+use crate::side::{Kind, Side};
+use crate::world::World;
+
+/// What a finished verification came to; the journal keeps it, so it holds no key and no value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// The operation that asked for it.
+    pub run: Uuid,
+    /// The side that took the writes meanwhile: what it holds counts as right.
+    pub active: Side,
+    /// When it began.
+    pub began_at: Timestamp,
+    /// When its last range was compared.
+    pub finished_at: Timestamp,
+    /// Tables compared.
+    pub tables: u64,
+    /// Rows compared, as the active side has them.
+    pub rows: u64,
+    /// Rows that are missing, extra or different on the passive side.
+    pub mismatched_rows: u64,
+    /// More rows differ than were located: a table that is damaged beyond use is not read to its end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub at_least: bool,
+    /// Rows that changed between any two looks, so that neither was shown.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unsettled_rows: u64,
+    /// Rows that differed, and were copied again from the active side.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub mended_rows: u64,
+    /// What else differs: sequences, large objects, definitions.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub other_differences: u64,
+    /// What differs, most rows first, at most [`NAMED`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differing: Vec<Differing>,
+}
+
+/// A table, or another object, that is not the same on both sides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Differing {
+    /// Its name, for people.
+    pub name: String,
+    /// How many of its rows differ; zero for what has no rows.
+    pub rows: u64,
+}
+
+/// One thing that is not the same on both sides, for whoever looks into it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// What it is.
+    pub kind: DifferenceKind,
+    /// The table, or the object itself.
+    pub object: String,
+    /// A row's key, column by column; None for what has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Vec<KeyPart>>,
+    /// What is wrong with it on the passive side.
+    pub wrong: rounds::Wrong,
+    /// How many rows it stands for: rows without a key that hold the same are told once.
+    pub rows: u64,
+    /// The columns that differ.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
+    /// What they hold; only where a person asked for it, and never kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<ValuePair>,
+    /// It was copied again from the active side, and is the same now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mended: bool,
+    /// More in words: for what is no row, and why a row could not be copied again.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// The kinds of thing that are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DifferenceKind {
+    /// A row of a table.
+    Row,
+    /// A sequence.
+    Sequence,
+    /// A large object.
+    LargeObject,
+    /// A definition: column, index, constraint, trigger, default.
+    Definition,
+    /// Owner or privileges: told, and no reason against a cutover.
+    Privilege,
+}
+
+impl DifferenceKind {
+    /// The word in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DifferenceKind::Row => "row",
+            DifferenceKind::Sequence => "sequence",
+            DifferenceKind::LargeObject => "large_object",
+            DifferenceKind::Definition => "definition",
+            DifferenceKind::Privilege => "privilege",
+        }
+    }
+
+    /// Whether it stands against a cutover.
+    #[must_use]
+    pub fn counts(self) -> bool {
+        match self {
+            DifferenceKind::Row
+            | DifferenceKind::Sequence
+            | DifferenceKind::LargeObject
+            | DifferenceKind::Definition => true,
+            DifferenceKind::Privilege => false,
+        }
+    }
+}
+
+/// One column of a row's key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyPart {
+    /// The column.
+    pub column: String,
+    /// Its value as text.
+    pub value: String,
+}
+
+/// What both sides hold in one column.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValuePair {
+    /// The column.
+    pub column: String,
+    /// On the active side; None is NULL.
+    pub active: Option<String>,
+    /// On the passive side; None is NULL.
+    pub passive: Option<String>,
+}
+
+/// How many differing tables the journal and the verdict name.
+pub const NAMED: usize = 10;
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Verified {
+    /// Whether nothing differed.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.mismatched_rows == 0 && self.other_differences == 0
+    }
+
+    /// What differs, for people; None when nothing does.
+    #[must_use]
+    pub fn problem(&self) -> Option<Blocker> {
+        if self.is_clean() {
+            return None;
+        }
+        let named: Vec<String> = self
+            .differing
+            .iter()
+            .map(|differing| match differing.rows {
+                0 => differing.name.clone(),
+                rows => format!("{} ({rows})", differing.name),
+            })
+            .collect();
+        let at_least = if self.at_least { "at least " } else { "" };
+        let others = match self.other_differences {
+            0 => String::new(),
+            others => format!(" and {others} other things"),
+        };
+        Some(Blocker::new(
+            "verification_mismatched",
+            format!(
+                "the two sides do not hold the same: {at_least}{} rows{others} differ: {}",
+                self.mismatched_rows,
+                named.join(", ")
+            ),
+            "`pgferry verify` compares again and prints each row by its key; \
+             `pgferry verify --repair` prints what it would copy again from the active side",
+        ))
+    }
+}
+
+/// The verification at hand, as a look sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum VerifyView {
+    /// It runs, and this is how far it is.
+    Running {
+        /// The operation that asked for it.
+        run: Uuid,
+        /// In words.
+        what: String,
+    },
+    /// It came to an end.
+    Ended {
+        /// The operation that asked for it.
+        run: Uuid,
+        /// What it came to.
+        verified: Verified,
+    },
+    /// It could not be carried through.
+    Failed {
+        /// The operation that asked for it.
+        run: Uuid,
+        /// Why.
+        blocker: Blocker,
+        /// When a step may begin it again.
+        retry_at: Timestamp,
+    },
+}
+
+/// Step `verify_rows`: the first verification, so that `ready` is proven.
+pub(crate) fn verify_rows(facts: &Facts, world: &World, policy: &Policy) -> Decision {
+    let start = facts.running(Verb::Start).map(|start| start.id);
+    let (true, Some(run)) = (policy.require_verification, start) else {
+        return Decision::Done(Evidence::Nothing);
+    };
+    let begin = || Decision::Act(Action::Verify { run, active: facts.active });
+    match &world.verification {
+        Seen::Unknown(reason) => Decision::Wait(format!("the verification was not seen: {reason}")),
+        Seen::Absent => begin(),
+        Seen::Present(VerifyView::Running { run: at, what }) if *at == run => {
+            Decision::Wait(what.clone())
+        }
+        // What differs does not keep a migration from being ready: there it can be mended. The
+        // gate keeps it from a cutover.
+        Seen::Present(VerifyView::Ended { run: at, verified }) if *at == run => {
+            Decision::Done(Evidence::Verified { verified: Box::new(verified.clone()) })
+        }
+        Seen::Present(VerifyView::Failed { run: at, blocker, retry_at })
+            if *at == run && world.now < *retry_at =>
+        {
+            Decision::Blocked(vec![blocker.clone()])
+        }
+        Seen::Present(
+            VerifyView::Running { .. } | VerifyView::Ended { .. } | VerifyView::Failed { .. },
+        ) => begin(),
+    }
+}
+
+/// What a verification that was asked for at rest needs next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AtRest {
+    /// Nothing was asked for, or it runs.
+    Nothing,
+    /// It is to begin, or to go on after a restart.
+    Begin(Action),
+    /// It has ended; these events say how.
+    End(Vec<Event>),
+}
+
+/// Judges the verification beside a migration at rest.
+#[must_use]
+pub fn at_rest(facts: &Facts, world: &World) -> AtRest {
+    let Some(run) = facts.running(Verb::Verify).map(|operation| operation.id) else {
+        return AtRest::Nothing;
+    };
+    let begin = || AtRest::Begin(Action::Verify { run, active: facts.active });
+    match &world.verification {
+        Seen::Unknown(_) => AtRest::Nothing,
+        Seen::Absent => begin(),
+        Seen::Present(VerifyView::Running { run: at, .. }) if *at == run => AtRest::Nothing,
+        Seen::Present(VerifyView::Ended { run: at, verified }) if *at == run => {
+            let ended = match verified.problem() {
+                None => succeeded(run),
+                Some(problem) => failed(run, problem),
+            };
+            AtRest::End(vec![Event::Verified { verified: verified.clone() }, ended])
+        }
+        Seen::Present(VerifyView::Failed { run: at, blocker, .. }) if *at == run => {
+            AtRest::End(vec![failed(run, blocker.clone())])
+        }
+        Seen::Present(
+            VerifyView::Running { .. } | VerifyView::Ended { .. } | VerifyView::Failed { .. },
+        ) => begin(),
+    }
+}
+
+fn failed(operation: Uuid, problem: Blocker) -> Event {
+    Event::OperationEnded {
+        operation,
+        state: OperationState::Failed,
+        problem: Some(problem),
+        blockers: Vec::new(),
+    }
+}
+
+/// The event that ends a running verification, because something else was asked for that goes
+/// before it: it would load both servers while writes are held.
+#[must_use]
+pub fn given_up_for(facts: &Facts, verb: Verb) -> Option<Event> {
+    let running = facts.running(Verb::Verify)?;
+    Some(Event::OperationEnded {
+        operation: running.id,
+        state: OperationState::Aborted,
+        problem: Some(Blocker::new(
+            "verification_given_up",
+            format!("the verification was given up for the {}", verb.as_str()),
+            "run `pgferry verify` again afterwards",
+        )),
+        blockers: Vec::new(),
+    })
+}
+
+/// What stands against a cutover in the last verification.
+///
+/// Only against a cutover: a rollback is the emergency exit, and whoever needs it must not be asked
+/// to read both databases first.
+#[must_use]
+pub fn gate(facts: &Facts, now: Timestamp, policy: &Policy) -> Option<Blocker> {
+    if !policy.require_verification || facts.kind() != Kind::Cutover {
+        return None;
+    }
+    let Some(verified) = &facts.verification else {
+        return Some(Blocker::new(
+            "not_verified",
+            "the rows of the two sides have not been compared",
+            "run `pgferry verify`; or set cutover.require_verification = false",
+        ));
+    };
+    if let Some(problem) = verified.problem() {
+        return Some(problem);
+    }
+    let age = age(verified, now);
+    (age > policy.verification_max_age).then(|| {
+        Blocker::new(
+            "verification_too_old",
+            format!(
+                "the last verification ended {} ago, more than verification_max_age; {}",
+                in_words(age),
+                since(facts, verified)
+            ),
+            "run `pgferry verify`; or raise cutover.verification_max_age",
+        )
+    })
+}
+
+/// How long ago a verification ended.
+#[must_use]
+pub fn age(verified: &Verified, now: Timestamp) -> Duration {
+    Duration::from_secs_f64(milliseconds(verified.finished_at, now) / 1000.0)
+}
+
+/// What has changed since a verification, in words.
+#[must_use]
+pub fn since(facts: &Facts, verified: &Verified) -> String {
+    let crossed = facts.operations.iter().filter(|operation| {
+        matches!(operation.verb, Verb::Cutover | Verb::Rollback)
+            && operation.state == OperationState::Succeeded
+            && operation.finished_at.is_some_and(|at| at > verified.finished_at)
+    });
+    match crossed.count() {
+        0 => format!("the {} has been active since", verified.active),
+        1 => "the active side has moved once since".to_owned(),
+        times => format!("the active side has moved {times} times since"),
+    }
+}
+
+/// "45 s", "12 min", "3 h", "2 d".
+#[must_use]
+pub fn in_words(age: Duration) -> String {
+    match age.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds @ 7200..172_800 => format!("{} h", seconds / 3600),
+        seconds => format!("{} d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests;

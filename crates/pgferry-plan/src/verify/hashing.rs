@@ -1,0 +1,197 @@
+//! Which columns are hashed as they are, and which through their text.
+//!
+//! A hash of PostgreSQL's answers for equality, and equality hides differences: 1.0 and 1.00, -0
+//! and 0, `1 day` and `24:00:00`, padding, case in citext, the bounds of an array. So a column is
+//! hashed as it is only when equal hashes mean equal text. A domain, an array, a composite, a range
+//! and an enum go by their text: `hash_array` reads neither bounds nor dimensions, and an enum's hash
+//! is that of its OID, which is another one on the other server.
+
+use crate::scope::{ColumnView, Generated};
+
+/// What of a server decides how rows are hashed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerTraits {
+    /// The major version.
+    pub major: u32,
+    /// `server_encoding`
+    pub encoding: String,
+    /// What its hash functions answer for constants.
+    pub probe: String,
+}
+
+/// How both servers hash a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hashing {
+    /// The function over a whole row.
+    pub of_row: OfRow,
+    /// Columns whose type is on the list are hashed as they are.
+    pub as_they_are: bool,
+    /// Text is hashed in one encoding, because the servers store it in two.
+    pub recoded: bool,
+}
+
+/// The function over a whole row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OfRow {
+    /// `hash_record_extended`, from PostgreSQL 14 on.
+    Record,
+    /// `hashtextextended` of the row's text.
+    Text,
+    /// `md5` of the row's text: the two servers' own hash functions do not agree.
+    Digest,
+}
+
+/// How one column enters the hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OfColumn {
+    /// As it is.
+    AsItIs,
+    /// In its binary form: the type's own hash folds 64 bits into 32 before it mixes them.
+    Sent(&'static str),
+    /// As its text; `text` of a padded type strips what its output function prints.
+    PaddedText,
+    /// As its text.
+    Text,
+}
+
+/// The function that both servers can compute, and agree on.
+#[must_use]
+pub fn hashing(source: &ServerTraits, destination: &ServerTraits) -> Hashing {
+    let recoded = source.encoding != destination.encoding;
+    let of_row = match (source.major.min(destination.major), source.probe == destination.probe) {
+        (_, false) => OfRow::Digest,
+        (14.., true) => OfRow::Record,
+        (_, true) => OfRow::Text,
+    };
+    let same_major = source.major == destination.major;
+    Hashing { of_row, as_they_are: of_row == OfRow::Record && same_major && !recoded, recoded }
+}
+
+/// How a column is hashed.
+#[must_use]
+pub fn of_column(column: &ColumnView, hashing: Hashing) -> OfColumn {
+    let name = base_name(&column.type_name);
+    if name == "character" {
+        return OfColumn::PaddedText;
+    }
+    // A collation of its own may be one under which different texts are equal.
+    if !hashing.as_they_are || column.collation.is_some() {
+        return OfColumn::Text;
+    }
+    match name.as_str() {
+        "boolean" | "smallint" | "integer" | "oid" | "\"char\"" | "uuid" | "bytea" | "text"
+        | "character varying" | "name" | "date" => OfColumn::AsItIs,
+        "bigint" => OfColumn::Sent("int8send"),
+        "time without time zone" => OfColumn::Sent("time_send"),
+        "timestamp without time zone" => OfColumn::Sent("timestamp_send"),
+        "timestamp with time zone" => OfColumn::Sent("timestamptz_send"),
+        _ => OfColumn::Text,
+    }
+}
+
+/// The columns that are compared: what a read computes is not stored anywhere.
+pub fn compared<'a>(
+    here: &'a [ColumnView],
+    there: &'a [ColumnView],
+) -> impl Iterator<Item = &'a ColumnView> {
+    here.iter().filter(|column| {
+        column.generated != Some(Generated::Virtual)
+            && there.iter().any(|other| other.name == column.name)
+    })
+}
+
+/// The type's name without its modifiers: `timestamp(3) without time zone` is one of a timestamp.
+#[must_use]
+pub fn base_name(type_name: &str) -> String {
+    // An array's brackets stay, so that it is none of the plain types. Modifiers never nest.
+    match (type_name.find('('), type_name.find(')')) {
+        (Some(open), Some(close)) if open < close => {
+            format!("{}{}", &type_name[..open], &type_name[close + 1..])
+        }
+        (_, _) => type_name.to_owned(),
+    }
+}
+
+/// The type to which a key's text is cast: without modifiers, which would cut it.
+#[must_use]
+pub fn cast_name(type_name: &str) -> String {
+    match base_name(type_name).as_str() {
+        // By these names alone the types of length one would be meant.
+        "character" => "pg_catalog.bpchar".to_owned(),
+        "bit" => "pg_catalog.varbit".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(type_name: &str, collation: Option<&str>) -> ColumnView {
+        ColumnView {
+            name: "c".to_owned(),
+            type_name: type_name.to_owned(),
+            collation: collation.map(str::to_owned),
+            not_null: false,
+            generated: None,
+            identity: None,
+            position: 1,
+        }
+    }
+
+    fn server(major: u32, encoding: &str, probe: &str) -> ServerTraits {
+        ServerTraits { major, encoding: encoding.to_owned(), probe: probe.to_owned() }
+    }
+
+    #[test]
+    fn only_what_is_proven_is_hashed_as_it_is() {
+        let same = hashing(&server(15, "UTF8", "a"), &server(15, "UTF8", "a"));
+        assert_eq!(same, Hashing { of_row: OfRow::Record, as_they_are: true, recoded: false });
+        for (type_name, wanted) in [
+            ("integer", OfColumn::AsItIs),
+            ("character varying(20)", OfColumn::AsItIs),
+            ("bigint", OfColumn::Sent("int8send")),
+            ("timestamp(3) without time zone", OfColumn::Sent("timestamp_send")),
+            ("character(5)", OfColumn::PaddedText),
+            ("integer[]", OfColumn::Text),
+            ("character varying(20)[]", OfColumn::Text),
+            ("numeric(10,2)", OfColumn::Text),
+            ("double precision", OfColumn::Text),
+            ("interval", OfColumn::Text),
+            ("jsonb", OfColumn::Text),
+            ("public.citext", OfColumn::Text),
+            ("public.\"integer\"", OfColumn::Text),
+        ] {
+            assert_eq!(of_column(&column(type_name, None), same), wanted, "{type_name}");
+        }
+        assert_eq!(of_column(&column("text", Some("public.ci")), same), OfColumn::Text);
+    }
+
+    #[test]
+    fn servers_that_may_not_agree_go_by_text() {
+        for (source, destination, of_row, recoded) in [
+            (server(15, "UTF8", "a"), server(17, "UTF8", "a"), OfRow::Record, false),
+            (server(13, "UTF8", "a"), server(15, "UTF8", "a"), OfRow::Text, false),
+            (server(15, "UTF8", "a"), server(15, "UTF8", "b"), OfRow::Digest, false),
+            (server(15, "LATIN1", "a"), server(15, "UTF8", "a"), OfRow::Record, true),
+        ] {
+            let wanted = Hashing { of_row, as_they_are: false, recoded };
+            let found = hashing(&source, &destination);
+            assert_eq!(found, wanted);
+            assert_eq!(of_column(&column("integer", None), found), OfColumn::Text);
+        }
+    }
+
+    #[test]
+    fn a_key_is_cast_without_being_cut() {
+        for (type_name, wanted) in [
+            ("character(5)", "pg_catalog.bpchar"),
+            ("bit(3)", "pg_catalog.varbit"),
+            ("numeric(10,2)", "numeric"),
+            ("timestamp(3) without time zone", "timestamp without time zone"),
+            ("public.code", "public.code"),
+        ] {
+            assert_eq!(cast_name(type_name), wanted);
+        }
+    }
+}

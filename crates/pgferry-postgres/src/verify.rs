@@ -1,0 +1,304 @@
+//! Verification: every row of both sides compared while the application writes on.
+//!
+//! Runs beside the loop, one at a time. Reads both sides and writes nothing but the active side's marker
+//! and, on the destination, what it has compared already. What its result means is judged in
+//! `pgferry-plan`. Beside digests it takes out of the databases the keys of rows that differ.
+
+mod compare;
+mod marker;
+mod mend;
+mod others;
+mod record;
+mod run;
+mod sql;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use pgferry_engine::Fault;
+use pgferry_plan::verify::{Difference, Verified, VerifyView};
+use pgferry_plan::{Blocker, Seen, Side};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::cluster::{Inner, PgCluster};
+use crate::node::{describe, is_missing};
+
+/// Differences that are told one by one.
+pub const MOST_TOLD: usize = 1000;
+
+/// First pause after a failure of a step's verification, doubled by each further one.
+const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(2);
+const LONGEST_PAUSE: SignedDuration = SignedDuration::from_secs(60);
+/// A statement that was cancelled ends within this, or its session is dropped.
+const STOPPING: Duration = Duration::from_secs(3);
+
+/// How far a verification is, and what it found so far.
+#[derive(Clone, Debug, Default)]
+pub struct VerifyFigures {
+    /// The operation that asked for it; None before the first of this process.
+    pub run: Option<Uuid>,
+    /// Whether it is at work.
+    pub running: bool,
+    /// When it began.
+    pub began_at: Option<Timestamp>,
+    /// Tables to compare; None while it is not planned.
+    pub tables_total: Option<u64>,
+    /// Tables compared to their end.
+    pub tables_done: u64,
+    /// Rows compared.
+    pub rows: u64,
+    /// Rows that differ.
+    pub mismatched_rows: u64,
+    /// Rows that never held still.
+    pub unsettled_rows: u64,
+    /// Rows that differed and were copied again.
+    pub mended_rows: u64,
+    /// Bytes of the tables to compare, on one side.
+    pub bytes_total: u64,
+    /// Bytes compared.
+    pub bytes_done: u64,
+    /// What differs, at most [`MOST_TOLD`].
+    pub differences: Vec<Difference>,
+}
+
+impl VerifyFigures {
+    /// Seconds until everything is compared, at the pace so far.
+    #[must_use]
+    pub fn seconds_left(&self, now: Timestamp) -> Option<u64> {
+        let began = self.began_at.filter(|_| self.running && self.bytes_done > 0)?;
+        let took = now.duration_since(began).as_secs_f64().max(0.0);
+        let left = self.bytes_total.saturating_sub(self.bytes_done);
+        Some((took * left as f64 / self.bytes_done as f64).round() as u64)
+    }
+
+    fn words(&self) -> String {
+        match self.tables_total {
+            None => "comparing the rows of both sides".to_owned(),
+            Some(total) => format!(
+                "comparing the rows of both sides: {} of {total} tables, {} rows",
+                self.tables_done, self.rows
+            ),
+        }
+    }
+}
+
+/// What a person wants of the next verification beside its result. Kept in memory only: after a
+/// restart the verification goes on without it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish {
+    /// The values that differ, beside the names of their columns.
+    pub show_values: bool,
+    /// Rows that are proven to differ are copied again from the active side.
+    pub repair: bool,
+}
+
+/// The verification of one cluster.
+#[derive(Debug, Default)]
+pub(crate) struct Verifier {
+    state: Mutex<State>,
+    figures: Arc<Mutex<VerifyFigures>>,
+    wish: Mutex<Wish>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    running: Option<Running>,
+    ended: Option<Ended>,
+    failures: u32,
+}
+
+#[derive(Debug)]
+struct Running {
+    run: Uuid,
+    handle: JoinHandle<Result<Verified, Blocker>>,
+    cancel: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Ended {
+    run: Uuid,
+    result: Result<Verified, Blocker>,
+    retry_at: Timestamp,
+}
+
+impl PgCluster {
+    /// Begins a verification, or goes on with it; another one that runs is given up.
+    pub(crate) async fn verify(&self, run: Uuid, active: Side, epoch: i64, at_rest: bool) {
+        if self.verifier.take_in().running.as_ref().is_some_and(|running| running.run == run) {
+            return;
+        }
+        self.stop_verification().await;
+        let wish = std::mem::take(&mut *lock(&self.verifier.wish));
+        let cancel = CancellationToken::new();
+        *lock(&self.verifier.figures) = VerifyFigures {
+            run: Some(run),
+            running: true,
+            began_at: Some(Timestamp::now()),
+            ..VerifyFigures::default()
+        };
+        let work = run::Run {
+            cluster: self.clone(),
+            run,
+            active,
+            epoch,
+            at_rest,
+            wish,
+            figures: Arc::clone(&self.verifier.figures),
+            cancel: cancel.clone(),
+        };
+        let (ended, figures) = (self.job_ended(), Arc::clone(&self.verifier.figures));
+        let handle = tokio::spawn(async move {
+            let result = work.carry_through().await;
+            lock(&figures).running = false;
+            ended.notify_one();
+            result
+        });
+        lock(&self.verifier.state).running = Some(Running { run, handle, cancel });
+    }
+
+    /// How the verification of this process stands.
+    pub(crate) fn verification_view(&self) -> Seen<VerifyView> {
+        let what = lock(&self.verifier.figures).words();
+        let mut state = self.verifier.take_in();
+        if let Some(running) = &state.running {
+            return Seen::Present(VerifyView::Running { run: running.run, what });
+        }
+        match &mut state.ended {
+            None => Seen::Absent,
+            Some(Ended { run, result: Ok(verified), .. }) => {
+                Seen::Present(VerifyView::Ended { run: *run, verified: verified.clone() })
+            }
+            Some(Ended { run, result: Err(blocker), retry_at }) => {
+                Seen::Present(VerifyView::Failed {
+                    run: *run,
+                    blocker: blocker.clone(),
+                    retry_at: *retry_at,
+                })
+            }
+        }
+    }
+
+    /// How far it is, and what it found.
+    pub fn verify_figures(&self) -> Arc<Mutex<VerifyFigures>> {
+        Arc::clone(&self.verifier.figures)
+    }
+
+    /// What the next verification is to tell.
+    pub fn wish_of_verification(&self, wish: Wish) {
+        *lock(&self.verifier.wish) = wish;
+    }
+
+    /// Reads what an earlier process found in this run, so that it can still be told.
+    pub async fn recall_verification(&self, run: Uuid) {
+        let node = self.node(Side::Destination);
+        let found = match node.client().await {
+            Ok(client) => record::differences(&client, run).await,
+            Err(error) => return tracing::debug!(%error, "the last verification was not read"),
+        };
+        match found {
+            Ok(mut differences) => {
+                differences.truncate(MOST_TOLD);
+                let mut figures = lock(&self.verifier.figures);
+                if figures.run.is_none() {
+                    *figures =
+                        VerifyFigures { run: Some(run), differences, ..VerifyFigures::default() };
+                }
+            }
+            Err(error) if is_missing(&error) => {}
+            Err(error) => tracing::debug!(%error, "the last verification was not read"),
+        }
+    }
+}
+
+impl Inner {
+    /// Gives up the verification that runs; returns when nothing of it is at work.
+    pub(crate) async fn stop_verification(&self) {
+        let Some(mut running) = self.verifier.take_in().running.take() else { return };
+        running.cancel.cancel();
+        if tokio::time::timeout(STOPPING, &mut running.handle).await.is_err() {
+            running.handle.abort();
+        }
+        lock(&self.verifier.figures).running = false;
+    }
+}
+
+impl Verifier {
+    /// The state after taking in a run that has ended.
+    fn take_in(&self) -> MutexGuard<'_, State> {
+        let mut state = lock(&self.state);
+        if state.running.as_ref().is_some_and(|running| running.handle.is_finished())
+            && let Some(Running { run, handle, .. }) = state.running.take()
+        {
+            // It is finished, so this is at hand.
+            let result = futures_util::FutureExt::now_or_never(handle);
+            let result = match result {
+                Some(Ok(result)) => result,
+                Some(Err(_)) | None => Err(Blocker::new(
+                    "verification_died",
+                    "the verification ended without a result",
+                    "look into the daemon's log; it can be asked for again",
+                )),
+            };
+            state.failures = if result.is_ok() { 0 } else { state.failures.saturating_add(1) };
+            let doubled = FIRST_PAUSE.saturating_mul(1 << state.failures.saturating_sub(1).min(6));
+            let retry_at = Timestamp::now() + doubled.min(LONGEST_PAUSE);
+            state.ended = Some(Ended { run, result, retry_at });
+        }
+        state
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why a comparison stopped.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum VerifyError {
+    /// A connection, or a mutation.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// A statement that only looks.
+    #[error("the {side}: {}", describe(.error))]
+    Statement {
+        /// Where.
+        side: Side,
+        /// The server's answer.
+        #[source]
+        error: tokio_postgres::Error,
+    },
+    /// A person has to do something.
+    #[error("{}", .0.message)]
+    Blocked(Blocker),
+    /// It was given up.
+    #[error("the verification was stopped")]
+    Stopped,
+}
+
+impl VerifyError {
+    fn on(side: Side) -> impl Fn(tokio_postgres::Error) -> Self + Copy {
+        move |error| Self::Statement { side, error }
+    }
+
+    /// Whether the table, or the column, is not there any more.
+    fn is_gone(&self) -> bool {
+        matches!(self, Self::Statement { error, .. } if is_missing(error))
+    }
+
+    fn into_blocker(self) -> Blocker {
+        let message = self.to_string();
+        match self {
+            Self::Fault(Fault::Failed(blocker)) | Self::Blocked(blocker) => blocker,
+            Self::Fault(Fault::EpochRaised) => Blocker::new("epoch_raised", message, ""),
+            Self::Statement { .. } => Blocker::new(
+                "statement_failed",
+                message,
+                "look into that server's log; without a comparison set cutover.require_verification = false",
+            ),
+            Self::Stopped => Blocker::new("stopped", message, ""),
+        }
+    }
+}

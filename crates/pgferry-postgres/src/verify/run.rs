@@ -1,0 +1,419 @@
+//! One verification from its plan to its result.
+//!
+//! Tables are cut, the ranges compared by a few workers, largest first, and what each came to is
+//! written down on the way. An error that may pass is tried again from there.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use pgferry_engine::Fault;
+use pgferry_plan::scope::TableView;
+use pgferry_plan::verify::hashing::{Hashing, ServerTraits, hashing};
+use pgferry_plan::verify::parts::ranges;
+use pgferry_plan::verify::{Difference, Differing, NAMED, Verified};
+use pgferry_plan::{Blocker, Side, TableName};
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::compare::{Compared, MOST_LOCATED, Worker};
+use super::mend;
+use super::record::{self, Known, Part};
+use super::sql::{Bounds, TRAITS, TableSql};
+use super::{MOST_TOLD, VerifyError, VerifyFigures, Wish, lock};
+use crate::cluster::PgCluster;
+use crate::copy::pace::Pace;
+use crate::node::LookError;
+use crate::scope::{Sizes, tables_in_scope};
+
+/// Tries of a run, each from where the one before ended.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Ranges that are written down together, and for how long they wait.
+const WRITTEN_TOGETHER: usize = 200;
+const WRITTEN_EVERY: Duration = Duration::from_secs(1);
+
+/// Ranges of all tables that are planned in one statement.
+const PLANNED_TOGETHER: usize = 500;
+
+/// What one verification is about.
+pub(super) struct Run {
+    pub(super) cluster: PgCluster,
+    pub(super) run: Uuid,
+    pub(super) active: Side,
+    pub(super) epoch: i64,
+    /// The passive side's sequences are kept up.
+    pub(super) at_rest: bool,
+    pub(super) wish: Wish,
+    pub(super) figures: Arc<Mutex<VerifyFigures>>,
+    pub(super) cancel: CancellationToken,
+}
+
+/// What is known of a table so far.
+#[derive(Clone, Debug, Default)]
+struct Totals {
+    parts_left: usize,
+    mismatched: u64,
+    at_least: bool,
+}
+
+/// What the workers share.
+struct Shared {
+    queue: VecDeque<Part>,
+    totals: HashMap<TableName, Totals>,
+    unwritten: Vec<(Part, Compared)>,
+    written_at: Instant,
+}
+
+impl Run {
+    /// Compares everything, and tells how it came out.
+    pub(super) async fn carry_through(self) -> Result<Verified, Blocker> {
+        let began_at = Timestamp::now();
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let error = match self.once(began_at).await {
+                Ok(verified) => {
+                    tracing::info!(
+                        rows = verified.rows,
+                        mismatched = verified.mismatched_rows,
+                        others = verified.other_differences,
+                        "both sides were compared"
+                    );
+                    return Ok(verified);
+                }
+                Err(error) => error,
+            };
+            let passes = match &error {
+                VerifyError::Fault(Fault::Failed(_)) | VerifyError::Statement { .. } => true,
+                VerifyError::Fault(Fault::EpochRaised)
+                | VerifyError::Blocked(_)
+                | VerifyError::Stopped => false,
+            };
+            if !passes || tries >= TRIES {
+                return Err(error.into_blocker());
+            }
+            tracing::warn!(%error, "the verification begins again where it was");
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => {}
+                () = self.cancel.cancelled() => return Err(VerifyError::Stopped.into_blocker()),
+            }
+        }
+    }
+
+    async fn once(&self, began_at: Timestamp) -> Result<Verified, VerifyError> {
+        let work = async {
+            if self.wish.repair {
+                tracing::warn!(run = %self.run, "rows that differ are copied again");
+                mend::prepare(&self.cluster, self.active.other()).await?;
+            }
+            let known = record::begin(&self.cluster, self.run, self.epoch).await?;
+            let (here, there, hashing) = self.both().await?;
+            let tables = pairs(&here, &there, hashing);
+            let shared = Mutex::new(self.plan(&here, &tables, known).await?);
+            let pace = Pace::new(self.cluster.config.verify.max_bytes_per_second);
+            let workers: Vec<_> = (0..self.cluster.config.verify.jobs.max(1))
+                .map(|_| Box::pin(self.work(&tables, &shared, &pace)))
+                .collect();
+            futures_util::future::try_join_all(workers).await?;
+            self.write(&shared, true).await?;
+            if self.wish.repair {
+                mend::clean_up(&self.cluster, self.active.other()).await;
+            }
+            let others = self.cluster.compare_others(self.active, self.at_rest).await?;
+            Ok(self.conclude(began_at, &tables, &lock(&shared), others))
+        };
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(VerifyError::Stopped),
+            result = work => result,
+        }
+    }
+
+    /// The tables in scope of the active and of the passive side, and how both hash a row.
+    async fn both(&self) -> Result<(Vec<TableView>, Vec<TableView>, Hashing), VerifyError> {
+        let of = async |side: Side| {
+            let node = self.cluster.node(side);
+            let look = async {
+                let client = node.client().await?;
+                let measured = tables_in_scope(&client, &self.cluster.rules, Sizes::Measured);
+                let tables = match measured.await {
+                    Ok(tables) => tables,
+                    // Somebody rewrites a table; its size is no reason to wait.
+                    Err(_) => {
+                        tables_in_scope(&client, &self.cluster.rules, Sizes::Estimated).await?
+                    }
+                };
+                Ok::<_, LookError>((tables, traits(&client).await?))
+            };
+            look.await.map_err(|error| VerifyError::Fault(node.fault(&error)))
+        };
+        let ((here, ours), (there, theirs)) =
+            tokio::try_join!(of(self.active), of(self.active.other()))?;
+        Ok((here, there, hashing(&ours, &theirs)))
+    }
+
+    /// Cuts every table, less what was compared before.
+    async fn plan(
+        &self,
+        here: &[TableView],
+        tables: &BTreeMap<TableName, TableSql>,
+        known: Known,
+    ) -> Result<Shared, VerifyError> {
+        let worker = self.worker().await?;
+        let mut parts: Vec<Part> = Vec::new();
+        let mut new: Vec<Part> = Vec::new();
+        let (mut bytes_total, mut bytes_done) = (0, 0);
+        for view in here {
+            let Some(table) = tables.get(&view.name) else { continue };
+            bytes_total += view.bytes;
+            let mut cut = match known.parts.get(&view.name) {
+                Some(cut) => cut.clone(),
+                None => self.cut(&worker, view, table).await?,
+            };
+            let share = view.bytes / cut.len().max(1) as u64;
+            cut.iter_mut().for_each(|part| part.bytes = share);
+            if cut.len() > 1 && !known.parts.contains_key(&view.name) {
+                new.extend(cut.iter().cloned());
+            }
+            parts.append(&mut cut);
+        }
+        for some in new.chunks(PLANNED_TOGETHER) {
+            record::plan(&self.cluster, self.run, self.epoch, some).await?;
+        }
+        let mut totals: HashMap<TableName, Totals> = HashMap::new();
+        let mut figures =
+            VerifyFigures { tables_total: Some(tables.len() as u64), ..VerifyFigures::default() };
+        let mut queue: Vec<Part> = Vec::new();
+        for part in parts {
+            let table = totals.entry(part.name.clone()).or_default();
+            match known.compared.get(&(part.name.clone(), part.number)) {
+                Some(compared) => {
+                    bytes_done += part.bytes;
+                    table.mismatched += compared.mismatched;
+                    table.at_least |= compared.at_least;
+                    add(&mut figures, compared);
+                }
+                None => {
+                    table.parts_left += 1;
+                    queue.push(part);
+                }
+            }
+        }
+        figures.tables_done = totals.values().filter(|table| table.parts_left == 0).count() as u64;
+        queue.sort_by_key(|part| std::cmp::Reverse(part.bytes));
+        {
+            let mut shown = lock(&self.figures);
+            figures.run = shown.run;
+            figures.running = shown.running;
+            figures.began_at = shown.began_at;
+            (figures.bytes_total, figures.bytes_done) = (bytes_total, bytes_done);
+            *shown = figures;
+        }
+        Ok(Shared {
+            queue: queue.into(),
+            totals,
+            unwritten: Vec::new(),
+            written_at: Instant::now(),
+        })
+    }
+
+    async fn cut(
+        &self,
+        worker: &Worker<'_>,
+        view: &TableView,
+        table: &TableSql,
+    ) -> Result<Vec<Part>, VerifyError> {
+        let wanted = ranges(view.bytes, &table.identity);
+        let mut keys: Vec<Vec<String>> = Vec::new();
+        if wanted > 1 {
+            let on = VerifyError::on(self.active);
+            let rows = worker.active().query(&table.boundaries(wanted, view.bytes), &[]).await;
+            for row in rows.map_err(on)? {
+                keys.push(row.try_get(0).map_err(on)?);
+            }
+            keys.dedup();
+        }
+        let from = std::iter::once(None).chain(keys.iter().cloned().map(Some));
+        let to = keys.iter().cloned().map(Some).chain(std::iter::once(None));
+        Ok(from
+            .zip(to)
+            .zip(0..)
+            .map(|((from, to), number)| Part {
+                name: view.name.clone(),
+                number,
+                bounds: Bounds { from, to },
+                bytes: 0,
+            })
+            .collect())
+    }
+
+    async fn worker(&self) -> Result<Worker<'_>, VerifyError> {
+        Worker::open(&self.cluster, self.active, self.epoch, self.wish).await
+    }
+
+    async fn work(
+        &self,
+        tables: &BTreeMap<TableName, TableSql>,
+        shared: &Mutex<Shared>,
+        pace: &Pace,
+    ) -> Result<(), VerifyError> {
+        let worker = self.worker().await?;
+        loop {
+            let Some(part) = lock(shared).next() else { return Ok(()) };
+            let Some(table) = tables.get(&part.name) else { continue };
+            pace.keep(part.bytes).await;
+            let name = part.name.to_string();
+            let comparing = worker.compare(table, &name, &part.bounds);
+            let compared = tokio::select! {
+                biased;
+                // Its statement would otherwise go on on the server, while writes are held.
+                () = self.cancel.cancelled() => {
+                    worker.cancel_statements().await;
+                    return Err(VerifyError::Stopped);
+                }
+                compared = comparing => compared,
+            };
+            let compared = match compared {
+                Ok(compared) => compared,
+                Err(error) if error.is_gone() => {
+                    tracing::info!(table = %part.name, "the table is gone, and not compared");
+                    Compared::default()
+                }
+                Err(error) => return Err(error),
+            };
+            let done = lock(shared).take_in(&part, &compared);
+            {
+                let mut figures = lock(&self.figures);
+                figures.bytes_done += part.bytes;
+                figures.tables_done += u64::from(done);
+                add(&mut figures, &compared);
+            }
+            lock(shared).unwritten.push((part, compared));
+            self.write(shared, false).await?;
+        }
+    }
+
+    /// Writes down what was compared, when it is due.
+    async fn write(&self, shared: &Mutex<Shared>, all: bool) -> Result<(), VerifyError> {
+        let due = {
+            let mut shared = lock(shared);
+            let due = all
+                || shared.unwritten.len() >= WRITTEN_TOGETHER
+                || shared.written_at.elapsed() >= WRITTEN_EVERY;
+            if due {
+                shared.written_at = Instant::now();
+                std::mem::take(&mut shared.unwritten)
+            } else {
+                Vec::new()
+            }
+        };
+        record::compared(&self.cluster, self.run, self.epoch, &due).await
+    }
+
+    fn conclude(
+        &self,
+        began_at: Timestamp,
+        tables: &BTreeMap<TableName, TableSql>,
+        shared: &Shared,
+        others: Vec<Difference>,
+    ) -> Verified {
+        let mut differing: Vec<Differing> = shared
+            .totals
+            .iter()
+            .filter(|(_, table)| table.mismatched > 0)
+            .map(|(name, table)| Differing { name: name.to_string(), rows: table.mismatched })
+            .collect();
+        differing.sort_by(|a, b| b.rows.cmp(&a.rows).then_with(|| a.name.cmp(&b.name)));
+        let counted = others.iter().filter(|other| other.kind.counts());
+        let other_differences = counted.clone().count() as u64;
+        differing.extend(counted.map(|other| {
+            let name = if other.message.is_empty() {
+                other.object.clone()
+            } else {
+                format!("{}: {}", other.object, other.message)
+            };
+            Differing { name, rows: 0 }
+        }));
+        differing.truncate(NAMED);
+        let mut figures = lock(&self.figures);
+        let room = MOST_TOLD.saturating_sub(figures.differences.len());
+        figures.differences.extend(others.into_iter().take(room));
+        Verified {
+            run: self.run,
+            active: self.active,
+            began_at,
+            finished_at: Timestamp::now(),
+            tables: tables.len() as u64,
+            rows: figures.rows,
+            mismatched_rows: figures.mismatched_rows,
+            at_least: shared.totals.values().any(|table| table.at_least),
+            unsettled_rows: figures.unsettled_rows,
+            mended_rows: figures.mended_rows,
+            other_differences,
+            differing,
+        }
+    }
+}
+
+impl Shared {
+    /// The next range; those of a table that is damaged beyond use are passed over.
+    fn next(&mut self) -> Option<Part> {
+        loop {
+            let part = self.queue.pop_front()?;
+            let Some(table) = self.totals.get_mut(&part.name) else { return Some(part) };
+            if table.mismatched < MOST_LOCATED as u64 {
+                return Some(part);
+            }
+            table.at_least = true;
+        }
+    }
+
+    /// Whether this was the table's last range.
+    fn take_in(&mut self, part: &Part, compared: &Compared) -> bool {
+        let Some(table) = self.totals.get_mut(&part.name) else { return false };
+        table.mismatched += compared.mismatched;
+        table.at_least |= compared.at_least;
+        table.parts_left = table.parts_left.saturating_sub(1);
+        table.parts_left == 0
+    }
+}
+
+fn add(figures: &mut VerifyFigures, compared: &Compared) {
+    figures.rows += compared.rows;
+    figures.mismatched_rows += compared.mismatched;
+    figures.unsettled_rows += compared.unsettled;
+    figures.mended_rows += compared.mended;
+    let room = MOST_TOLD.saturating_sub(figures.differences.len());
+    figures.differences.extend(compared.differences.iter().take(room).cloned());
+}
+
+/// Tables that both sides have. One that only one side has is the look at scope's to tell; an
+/// unlogged one is copied once and never streamed.
+fn pairs(
+    here: &[TableView],
+    there: &[TableView],
+    hashing: Hashing,
+) -> BTreeMap<TableName, TableSql> {
+    let there: HashMap<&TableName, &TableView> =
+        there.iter().map(|view| (&view.name, view)).collect();
+    here.iter()
+        .filter(|view| !view.unlogged)
+        .filter_map(|view| {
+            let other = there.get(&view.name).filter(|other| !other.unlogged)?;
+            Some((view.name.clone(), TableSql::new(view, other, hashing)))
+        })
+        .collect()
+}
+
+async fn traits(client: &Client) -> Result<ServerTraits, tokio_postgres::Error> {
+    let row = client.query_one(TRAITS, &[]).await?;
+    Ok(ServerTraits {
+        major: u32::try_from(row.try_get::<_, i32>(0)?).unwrap_or(0),
+        encoding: row.try_get(1)?,
+        probe: row.try_get(2)?,
+    })
+}
