@@ -21,7 +21,7 @@ use pgferry_postgres::PgCluster;
 use pgferry_postgres::connect::ConnectError;
 use pgferry_postgres::journal::{JournalError, Lead, Place};
 use pgferry_server::{Accepted, Command, MigrationHandle, MigrationState, Refusal, RefusalStatus};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -47,6 +47,8 @@ pub(super) struct Daemon {
     lag: watch::Receiver<LagReport>,
     nodes: watch::Receiver<NodesReport>,
     beat: watch::Sender<Option<i64>>,
+    /// Asks the monitor not to wait for its next interval.
+    look_sooner: Arc<Notify>,
     state: watch::Sender<MigrationState>,
     commands: mpsc::Receiver<Command>,
     preflights: JoinSet<(Uuid, Vec<Finding>)>,
@@ -89,6 +91,7 @@ impl Daemon {
         let (lag_tx, lag) = watch::channel(LagReport::default());
         let (nodes_tx, nodes) = watch::channel(NodesReport::default());
         let (beat, beats) = watch::channel(None);
+        let look_sooner = Arc::new(Notify::new());
         let cluster = PgCluster::new(migration.clone(), place.clone(), lag.clone())?;
         let watched = Watched {
             migration: migration.name.clone(),
@@ -98,6 +101,7 @@ impl Daemon {
             destination: cluster.node(Side::Destination).connector().clone(),
             poll_interval: migration.poll_interval,
             heartbeat_interval: migration.heartbeat_interval,
+            look_sooner: Arc::clone(&look_sooner),
         };
         let outlets = Outlets { lag: lag_tx, nodes: nodes_tx, metrics: metrics.clone() };
         let notes = Notes::default();
@@ -136,6 +140,7 @@ impl Daemon {
             lag,
             nodes,
             beat,
+            look_sooner,
             state: state_tx,
             commands,
             preflights: JoinSet::new(),
