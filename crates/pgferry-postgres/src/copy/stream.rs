@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::queue::Piece;
 use super::sql::Brought;
-use super::worker::{Counted, Tally, Worker, check_counts, failed_copy};
+use super::worker::{COMMIT, Counted, Tally, Worker, check_counts, failed_copy};
 use super::{CopyError, Snapshot, files, sql};
 use crate::wire::{Pump, PumpError};
 
@@ -37,6 +37,7 @@ impl Worker {
         loop {
             if self.take_up(snapshot, piece).await? {
                 // Its last commit, whose answer was lost, may not have waited for the disk.
+                let _no_other_is_last = COMMIT.lock().await;
                 self.flush().await?;
                 counters.piece_done();
                 break;

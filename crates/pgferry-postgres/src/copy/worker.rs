@@ -22,8 +22,9 @@ use crate::node::{LookError, Node};
 use crate::statements::{EPOCH_RAISED, Guard, guarded};
 use crate::wire::{Gate, Pump, PumpError, Purpose, Wire, WireError};
 
-/// A session of one origin at a time: PostgreSQL refuses a second one.
-static COMMIT: Mutex<()> = Mutex::const_new(());
+/// A session of one origin at a time: PostgreSQL refuses a second one. And of two that bring a
+/// table's last rows, one knows that it is the last.
+pub(super) static COMMIT: Mutex<()> = Mutex::const_new(());
 
 /// New sessions for the same work, one after the other, before the copy gives up.
 const TRIES: u32 = 5;
