@@ -15,6 +15,7 @@ mod queue;
 pub(crate) mod snapshot;
 mod sql;
 mod stream;
+mod tally;
 mod worker;
 
 use std::collections::BTreeMap;

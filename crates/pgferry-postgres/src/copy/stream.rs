@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use super::queue::Piece;
 use super::sql::Brought;
-use super::worker::{COMMIT, Counted, Tally, Worker, check_counts, failed_copy};
+use super::tally::{Counted, Tally};
+use super::worker::{COMMIT, Worker, check_counts, failed_copy};
 use super::{CopyError, Snapshot, files, sql};
 use crate::wire::{Pump, PumpError};
 

@@ -4,7 +4,6 @@
 //! file is not the one that the snapshot saw.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use pgferry_engine::Fault;
@@ -13,14 +12,13 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::pace::Pace;
-use super::progress::TableCounters;
 use super::queue::{Piece, Work};
 use super::sql::Brought;
+use super::tally::{Counted, Tally};
 use super::{CopyError, Shared, Snapshot, files, sql};
 use crate::node::{LookError, Node};
 use crate::statements::{EPOCH_RAISED, Guard, guarded};
-use crate::wire::{Gate, Pump, PumpError, Purpose, Wire, WireError};
+use crate::wire::{Pump, PumpError, Purpose, Wire, WireError};
 
 /// A session of one origin at a time: PostgreSQL refuses a second one. And of two that bring a
 /// table's last rows, one knows that it is the last.
@@ -387,48 +385,6 @@ impl Work {
     }
 }
 
-/// Counts a piece on its way, and holds it to the pace.
-pub(super) struct Tally<'a> {
-    counters: &'a TableCounters,
-    counted: &'a Counted,
-    /// What is left of the piece's share of the table's size.
-    share: u64,
-    pace: &'a Pace,
-}
-
-impl<'a> Tally<'a> {
-    pub(super) fn new(shared: &'a Shared, piece: &Piece, counted: &'a Counted) -> Self {
-        let share = piece.bytes - piece.read(piece.there.1);
-        Self { counters: &shared.counters[piece.table], counted, share, pace: &shared.pace }
-    }
-}
-
-impl Gate for Tally<'_> {
-    async fn pass(&self, rows: u64, bytes: u64) {
-        // How much of the table was read is not known before the end: as much as was sent.
-        let read = bytes.min(self.share.saturating_sub(self.counted.get()[2]));
-        self.counters.add(rows, bytes, read);
-        self.counted.add([rows, bytes, read]);
-        self.pace.keep(bytes).await;
-    }
-}
-
-/// What was counted of a transaction that is under way: rows, bytes, and share of the table's size.
-#[derive(Default)]
-pub(super) struct Counted([AtomicU64; 3]);
-
-impl Counted {
-    fn add(&self, figures: [u64; 3]) {
-        for (counter, figure) in self.0.iter().zip(figures) {
-            counter.fetch_add(figure, Ordering::Relaxed);
-        }
-    }
-
-    pub(super) fn get(&self) -> [u64; 3] {
-        [0, 1, 2].map(|at: usize| self.0[at].load(Ordering::Relaxed))
-    }
-}
-
 /// `application_name` of a copy's own sessions: those of one leadership, told from its others so
 /// that a new try can end them.
 pub(super) fn copy_session(node: &Node) -> String {
@@ -462,7 +418,7 @@ async fn open(node: &Node, prepare: &str) -> Result<Wire, WireError> {
 
 /// Asks both sides for the same COPYs, in the same order, as one query each; what stands before them
 /// in a query is carried out.
-pub(super) async fn begin_both(
+async fn begin_both(
     source: &mut Wire,
     copy_out: &str,
     destination: &mut Wire,
