@@ -60,7 +60,7 @@ const NODE: MigrationSet = MigrationSet {
         ("V1__node", include_str!("../../../migrations/node/V1__node.sql")),
         ("V2__pieces", include_str!("../../../migrations/node/V2__pieces.sql")),
         ("V3__set_aside", include_str!("../../../migrations/node/V3__set_aside.sql")),
-        ("V4__parts", include_str!("../../../migrations/node/V4__parts.sql")),
+        ("V5__parts", include_str!("../../../migrations/node/V5__parts.sql")),
     ],
 };
 
