@@ -117,7 +117,7 @@ impl Cuts {
         const LARGEST: u64 = 1 << 30;
         let all_bytes: u64 = sizes.iter().sum();
         let jobs = u64::try_from(jobs.max(1)).unwrap_or(1);
-        let part = |at_a_time: u64| (all_bytes / (at_a_time * 24)).clamp(SMALLEST, LARGEST);
+        let part = |at_a_time: u64| (all_bytes / (at_a_time * 32)).clamp(SMALLEST, LARGEST);
         let mut cuts = Self { part_bytes: part(jobs), all_bytes, jobs, writers: writers.max(1) };
         let large = sizes.iter().filter(|bytes| cuts.is_large(**bytes));
         let at_a_time = large.map(|bytes| cuts.ranges(*bytes)).sum::<u64>();
@@ -186,10 +186,10 @@ mod tests {
     fn what_is_under_way_is_a_small_part_of_all() {
         let gigabyte = 1_u64 << 30;
         let cuts = Cuts::of(&[gigabyte, gigabyte, 1 << 20], 4, 2);
-        assert!(cuts.part_bytes * 2 <= 2 * gigabyte / 24 + (1 << 20), "two tables at a time");
+        assert!(cuts.part_bytes * 2 <= 2 * gigabyte / 32 + (1 << 20), "two tables at a time");
         assert!(cuts.is_large(gigabyte) && !cuts.is_large(1 << 20));
         let cuts = Cuts::of(&[gigabyte; 16], 4, 2);
-        assert!(cuts.part_bytes * 4 <= 16 * gigabyte / 24, "four tables at a time");
+        assert!(cuts.part_bytes * 4 <= 16 * gigabyte / 32, "four tables at a time");
         assert_eq!(Cuts::of(&[], 4, 2).part_bytes, 8 << 20);
         assert_eq!(Cuts::of(&[1 << 50], 4, 2).part_bytes, 1 << 30);
     }
