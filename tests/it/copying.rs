@@ -152,6 +152,41 @@ fn killed_fifty_times_it_arrives_and_every_row_once() {
 }
 
 #[test]
+fn killed_in_the_middle_of_a_table_it_goes_on_behind_the_rows_that_are_there() {
+    let pair = loaded();
+    // Rows of one block in another order than they were made in, and some that nobody sees.
+    pair.app_on(Side::Source).unwrap().run(TRAFFIC);
+    let ledger = writers(&pair);
+    let mut daemon = Daemon::start(&slowly(&pair));
+    start(&daemon);
+    let there = "SELECT row_count FROM pgferry.copied \
+                 WHERE table_name = 'large' AND row_count > 0 AND NOT is_complete";
+    let destination = pair.admin(Side::Destination);
+    daemon.wait_until("some rows of the table", |migration| {
+        assert_ne!(migration["phase"], "ready", "it was over too soon");
+        migration["step"] == "copy_rows" && destination.value(there).is_some()
+    });
+    daemon.kill();
+    let sessions =
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pgferry/%/copy'";
+    eventually("the copy's sessions to end", SOON, || match destination.number(sessions) {
+        0 => Ok(()),
+        some => Err(format!("{some} are left")),
+    });
+    let before = destination.number(there);
+    assert_eq!(destination.number("SELECT count(*) FROM public.large"), before);
+    let by =
+        destination.value("SELECT string_agg(DISTINCT xmin::text, ',') FROM public.large").unwrap();
+    daemon.serve();
+    assert_arrived(&pair, &daemon, &ledger);
+    assert_eq!(snapshots(&daemon), 1, "it went on where it was");
+    let kept = format!(
+        "SELECT count(*) FROM public.large WHERE xmin::text = ANY (string_to_array('{by}', ','))"
+    );
+    assert_eq!(destination.number(&kept), before, "of the rows that were there");
+}
+
+#[test]
 fn under_load_nothing_conflicts_and_nothing_comes_back() {
     let pair = loaded();
     let ledger = writers(&pair);
@@ -194,6 +229,7 @@ fn a_truncated_table_travels_with_the_stream() {
     assert_arrived(&pair, &daemon, &ledger);
     assert_eq!(snapshots(&daemon), 1, "{}", daemon.log());
     assert_eq!(pair.admin(Side::Destination).number("SELECT count(*) FROM public.large"), 1);
+    assert!(daemon.log().contains("giving way"), "TRUNCATE waited for a whole table");
 }
 
 #[test]
@@ -203,9 +239,10 @@ fn a_table_that_is_rewritten_is_told_and_copied_from_a_new_snapshot() {
     let daemon = Daemon::start(&slowly(&pair));
     start(&daemon);
     wait_until_copying(&daemon);
-    pair.load("ALTER TABLE public.medium ALTER COLUMN code TYPE text USING code || ' rewritten'");
+    // It waits for the table that is being read, and comes in between.
+    pair.load("ALTER TABLE public.large ALTER COLUMN note TYPE text USING note || ' rewritten'");
     let blocked = wait_for_condition(&daemon, "source_rewritten");
-    assert!(blocked.to_string().contains("public.medium"), "{blocked}");
+    assert!(blocked.to_string().contains("public.large"), "{blocked}");
     daemon.succeed("resume");
     assert_arrived(&pair, &daemon, &ledger);
     assert_eq!(snapshots(&daemon), 2);

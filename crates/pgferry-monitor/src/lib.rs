@@ -8,11 +8,12 @@ mod link;
 pub mod metrics;
 mod watcher;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pgferry_plan::{Direction, LagReport, MigrationName, Side};
 use pgferry_postgres::connect::Connector;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use metrics::{Metrics, MigrationMetrics};
@@ -34,6 +35,8 @@ pub struct Watched {
     pub poll_interval: Duration,
     /// Time between two heartbeats of a side.
     pub heartbeat_interval: Duration,
+    /// Told when somebody waits for the next look: it is taken at once.
+    pub look_sooner: Arc<Notify>,
 }
 
 /// Where the monitor publishes what it saw.

@@ -77,6 +77,7 @@ impl<'a> Watcher<'a> {
             // sender lives in the link, so `changed` cannot fail while this runs.
             tokio::select! {
                 _ = tick.tick() => {}
+                () = self.watched.look_sooner.notified() => {}
                 _ = source.changed() => {}
                 _ = destination.changed() => {}
             }

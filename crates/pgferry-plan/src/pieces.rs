@@ -1,11 +1,12 @@
 //! How a table is cut into pieces that are copied, and committed, one by one.
 //!
-//! A piece is a range of blocks of the table's file (`ctid`), or the whole of it. Which pieces are
-//! there decides whether a table is copied, so both questions are answered here and nowhere else.
+//! A piece is a range of blocks of the table's file (`ctid`), or, mostly, the whole of it: a plain read
+//! of a table is cheaper than one of its ranges. Which pieces are there decides whether a table is
+//! copied, so both questions are answered here and nowhere else.
 
 /// Blocks from `first` on and below `end`; without an end, to wherever the file ends. Rows that a
 /// snapshot sees never move, so that ranges without a gap hold each of them exactly once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockRange {
     /// The first block.
     pub first: u64,
@@ -95,15 +96,50 @@ pub fn batches(sizes: &[u64], batch_bytes: u64) -> Vec<std::ops::Range<usize>> {
     batches
 }
 
-/// Bytes of a piece: small enough that what is under way on `jobs` sessions is a small part of
-/// all, so that little is copied twice after a crash; large enough that a commit costs nothing
-/// beside it.
-#[must_use]
-pub fn piece_bytes(all_bytes: u64, jobs: usize) -> u64 {
-    const SMALLEST: u64 = 8 << 20;
-    const LARGEST: u64 = 1 << 30;
-    let jobs = u64::try_from(jobs.max(1)).unwrap_or(1);
-    (all_bytes / (jobs * 24)).clamp(SMALLEST, LARGEST)
+/// Into how much the tables of one copy are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cuts {
+    /// Bytes that one transaction brings: small enough that what is under way on all sessions is a
+    /// small part of all, so that little is copied twice after a crash; large enough that a commit,
+    /// and the buffers that a server takes anew for each COPY, cost little beside it.
+    pub part_bytes: u64,
+    all_bytes: u64,
+    jobs: u64,
+    writers: u64,
+}
+
+impl Cuts {
+    /// For tables of these sizes in bytes, copied by so many `jobs` at a time, of which so many may
+    /// write into one table.
+    #[must_use]
+    pub fn of(sizes: &[u64], jobs: usize, writers: u64) -> Self {
+        const SMALLEST: u64 = 8 << 20;
+        const LARGEST: u64 = 1 << 30;
+        let all_bytes: u64 = sizes.iter().sum();
+        let jobs = u64::try_from(jobs.max(1)).unwrap_or(1);
+        let part = |at_a_time: u64| (all_bytes / (at_a_time * 32)).clamp(SMALLEST, LARGEST);
+        let mut cuts = Self { part_bytes: part(jobs), all_bytes, jobs, writers: writers.max(1) };
+        let large = sizes.iter().filter(|bytes| cuts.is_large(**bytes));
+        let at_a_time = large.map(|bytes| cuts.ranges(*bytes)).sum::<u64>();
+        cuts.part_bytes = part(at_a_time.clamp(1, jobs));
+        cuts
+    }
+
+    /// Whether a table of this size arrives in several transactions.
+    #[must_use]
+    pub fn is_large(&self, bytes: u64) -> bool {
+        bytes > self.part_bytes + self.part_bytes / 2
+    }
+
+    /// In how many ranges a table of this size is read at a time: as many as half of the jobs can
+    /// take of it, when they share all tables by size. The other half builds indexes meanwhile, and
+    /// each is at work on two servers.
+    #[must_use]
+    pub fn ranges(&self, bytes: u64) -> u64 {
+        let share =
+            u128::from(self.jobs) * u128::from(bytes) / (2 * u128::from(self.all_bytes.max(1)));
+        u64::try_from(share).unwrap_or(u64::MAX).clamp(1, self.writers)
+    }
 }
 
 #[cfg(test)]
@@ -148,10 +184,25 @@ mod tests {
 
     #[test]
     fn what_is_under_way_is_a_small_part_of_all() {
-        let all = 2_u64 << 30;
-        assert!(piece_bytes(all, 4) * 4 <= all / 24);
-        assert_eq!(piece_bytes(0, 4), 8 << 20);
-        assert_eq!(piece_bytes(1 << 50, 4), 1 << 30);
+        let gigabyte = 1_u64 << 30;
+        let cuts = Cuts::of(&[gigabyte, gigabyte, 1 << 20], 4, 2);
+        assert!(cuts.part_bytes * 2 <= 2 * gigabyte / 32 + (1 << 20), "two tables at a time");
+        assert!(cuts.is_large(gigabyte) && !cuts.is_large(1 << 20));
+        let cuts = Cuts::of(&[gigabyte; 16], 4, 2);
+        assert!(cuts.part_bytes * 4 <= 16 * gigabyte / 32, "four tables at a time");
+        assert_eq!(Cuts::of(&[], 4, 2).part_bytes, 8 << 20);
+        assert_eq!(Cuts::of(&[1 << 50], 4, 2).part_bytes, 1 << 30);
+    }
+
+    #[test]
+    fn a_table_is_read_in_ranges_where_workers_would_idle() {
+        let ranges = |sizes: &[u64], jobs, writers| Cuts::of(sizes, jobs, writers).ranges(sizes[0]);
+        assert_eq!(ranges(&[200, 100], 4, 8), 1, "two tables for two of four");
+        assert_eq!(ranges(&[300], 4, 8), 2);
+        assert_eq!(ranges(&[200, 100], 16, 8), 5);
+        assert_eq!(ranges(&[200, 100], 16, 2), 2, "no more than may write");
+        assert_eq!(ranges(&[300], 1, 8), 1);
+        assert_eq!(ranges(&[0], 4, 8), 1);
     }
 
     proptest! {

@@ -2,8 +2,9 @@
 //! table's indexes built as soon as its last row is there.
 //!
 //! Nothing here decides that the copy is complete: the engine does, by looking at `pgferry.copied`.
-//! A piece's rows and its line there are one transaction, so whatever dies leaves a piece either
-//! there and listed, or not there at all; and the line's key keeps a piece from arriving twice.
+//! Rows and their number there are one transaction, so whatever dies leaves a row either there and
+//! counted, or not there at all; and a transaction states how many it has seen there before it, which
+//! keeps a row from arriving twice.
 
 mod error;
 mod files;
@@ -13,6 +14,8 @@ mod progress;
 mod queue;
 pub(crate) mod snapshot;
 mod sql;
+mod stream;
+mod tally;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -56,6 +59,8 @@ pub(crate) struct CopyPlan {
     pub(crate) max_bytes_per_second: Option<u64>,
     /// `maintenance_work_mem` of each session that builds an index, in bytes.
     pub(crate) maintenance_work_mem: u64,
+    /// Bytes of a piece, in COPY's form, that one transaction brings.
+    pub(crate) part_bytes: u64,
 }
 
 /// The snapshot that the rows are read under.
@@ -86,9 +91,13 @@ pub(crate) struct CopyTable {
     pub(crate) bytes: u64,
     /// Blocks of its main file.
     pub(crate) blocks: u64,
-    /// What is missing on the destination; empty when every row is there.
-    pub(crate) pieces: Vec<BlockRange>,
-    /// Whether some of its pieces are there.
+    /// What is missing on the destination, each with the rows and bytes of it that are there; empty
+    /// when every row is there.
+    pub(crate) pieces: Vec<(BlockRange, (u64, u64))>,
+    /// Whether its pieces arrive in several transactions; otherwise it has one piece, all of it, and
+    /// arrives in one transaction that empties it first.
+    pub(crate) in_parts: bool,
+    /// Whether some of its rows are there.
     pub(crate) begun: bool,
     /// Rows, bytes, and share of its size, that are there.
     pub(crate) there: (u64, u64, u64),

@@ -61,6 +61,7 @@ const NODE: MigrationSet = MigrationSet {
         ("V2__pieces", include_str!("../../../migrations/node/V2__pieces.sql")),
         ("V3__set_aside", include_str!("../../../migrations/node/V3__set_aside.sql")),
         ("V4__verified", include_str!("../../../migrations/node/V4__verified.sql")),
+        ("V5__parts", include_str!("../../../migrations/node/V5__parts.sql")),
     ],
 };
 

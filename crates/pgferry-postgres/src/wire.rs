@@ -26,7 +26,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::connect::{ConnectError, Connector, MAY_IDLE};
 
-pub(crate) use copy::{Carried, Gate, Pump, PumpError};
+pub(crate) use copy::{Gate, Pump, PumpError};
 
 /// Why a session failed.
 #[derive(Debug, thiserror::Error)]

@@ -66,6 +66,7 @@ fn watched(source: u16, destination: u16) -> Watched {
         destination: connector(destination),
         poll_interval: Duration::from_millis(50),
         heartbeat_interval: Duration::from_millis(20),
+        look_sooner: Arc::default(),
     }
 }
 

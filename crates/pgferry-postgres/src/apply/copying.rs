@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use pgferry_plan::pieces::{self, BlockRange};
+use pgferry_plan::pieces::{self, BlockRange, Cuts};
 use pgferry_plan::scope::TableView;
 use pgferry_plan::{Blocker, Direction, Lsn, Side, TableName};
 use tokio::sync::Notify;
@@ -151,11 +151,19 @@ impl PgCluster {
         let (source, destination) = (self.node(Side::Source), self.node(Side::Destination));
         let snapshot = Snapshot { name: held.name.clone(), lsn: held.lsn, taken_at: held.taken_at };
         let there = self.copied().await.map_err(|error| look_blocker(destination, &error))?;
-        let tables = self
-            .tables_under(&snapshot, there)
+        let writers = async {
+            let client = destination.client().await?;
+            Ok::<_, LookError>(client.query_one(WRITERS, &[]).await?.try_get::<_, i64>(0)?)
+        };
+        let writers = writers.await.map_err(|error| look_blocker(destination, &error))?;
+        let writers = u64::try_from(writers).unwrap_or(1);
+        let (tables, part_bytes) = self
+            .tables_under(&snapshot, there, writers)
             .await
             .map_err(|error| look_blocker(source, &error))?;
-        self.plan_of(Some(snapshot), tables, epoch).await
+        let mut plan = self.plan_of(Some(snapshot), tables, epoch).await?;
+        plan.part_bytes = part_bytes;
+        Ok(plan)
     }
 
     async fn plan_of(
@@ -190,15 +198,18 @@ impl PgCluster {
             epoch,
             max_bytes_per_second: self.config.copy.max_bytes_per_second,
             maintenance_work_mem,
+            part_bytes: 0,
         })
     }
 
-    /// The tables as the snapshot has them, with what is missing of each.
+    /// The tables as the snapshot has them, with what is missing of each, and how much of it one
+    /// transaction is to bring. As many `writers` may write into one table at a time.
     async fn tables_under(
         &self,
         snapshot: &Snapshot,
         there: Vec<Copied>,
-    ) -> Result<Vec<CopyTable>, LookError> {
+        writers: u64,
+    ) -> Result<(Vec<CopyTable>, u64), LookError> {
         let node = self.node(Side::Source);
         let wanted = self.tables_to_copy().await?;
         let name = copy::session_name(node);
@@ -208,21 +219,19 @@ impl PgCluster {
         let views = tables_in_scope(&session, &self.rules, Sizes::Measured).await?;
         let views: Vec<TableView> =
             views.into_iter().filter(|view| wanted.contains(&view.name)).collect();
-        let piece_bytes =
-            pieces::piece_bytes(views.iter().map(|view| view.bytes).sum(), self.config.copy.jobs);
-        let blocks = blocks_of(&session, &views, piece_bytes).await?;
+        let sizes: Vec<u64> = views.iter().map(|view| view.bytes).collect();
+        let cuts = Cuts::of(&sizes, self.config.copy.jobs, writers);
+        let blocks = blocks_of(&session, &views, cuts).await?;
         let mut done: BTreeMap<TableName, Vec<Copied>> = BTreeMap::new();
         for copied in there.into_iter().filter(|copied| copied.snapshot == snapshot.lsn) {
             done.entry(copied.table.clone()).or_default().push(copied);
         }
-        Ok(views
-            .into_iter()
-            .map(|view| {
-                let done = done.remove(&view.name).unwrap_or_default();
-                let text = as_text.contains(&view.name);
-                copy_table(view, &blocks, piece_bytes, &done, text)
-            })
-            .collect())
+        let tables = views.into_iter().map(|view| {
+            let done = done.remove(&view.name).unwrap_or_default();
+            let text = as_text.contains(&view.name);
+            copy_table(view, &blocks, cuts, &done, text)
+        });
+        Ok((tables.collect(), cuts.part_bytes))
     }
 
     /// What was copied under another snapshot is forgotten, and tables that arrive in pieces are
@@ -237,7 +246,7 @@ impl PgCluster {
         let begun_in_pieces: Vec<String> = plan
             .tables
             .iter()
-            .filter(|copied| copied.pieces.len() > 1 && !copied.begun)
+            .filter(|copied| copied.in_parts && !copied.begun)
             .map(|copied| format!("ONLY {}", table(&copied.name)))
             .collect();
         if !begun_in_pieces.is_empty() {
@@ -260,20 +269,15 @@ impl PgCluster {
 fn copy_table(
     view: TableView,
     blocks: &HashMap<u32, u64>,
-    piece_bytes: u64,
+    cuts: Cuts,
     done: &[Copied],
     text: bool,
 ) -> CopyTable {
-    let there: Vec<BlockRange> = done.iter().map(|copied| copied.range).collect();
-    let missing = pieces::missing(&there);
+    let begun: Vec<BlockRange> = done.iter().map(|copied| copied.range).collect();
     let blocks = blocks.get(&view.oid).copied().unwrap_or_default();
-    let pieces = if blocks == 0 && there.is_empty() {
-        vec![BlockRange::WHOLE]
-    } else {
-        let per_piece =
-            u128::from(piece_bytes) * u128::from(blocks) / u128::from(view.bytes.max(1));
-        pieces::cut(&missing, blocks, u64::try_from(per_piece).unwrap_or(u64::MAX))
-    };
+    let per_range = blocks.div_ceil(cuts.ranges(view.bytes));
+    let fresh = pieces::cut(&pieces::missing(&begun), blocks, per_range);
+    let incomplete = done.iter().filter(|copied| !copied.is_complete);
     let mut copied = CopyTable {
         columns: view
             .columns
@@ -285,29 +289,35 @@ fn copy_table(
         file: (view.oid, view.relfilenode),
         bytes: view.bytes,
         blocks,
-        pieces,
+        pieces: incomplete
+            .map(|copied| (copied.range, (copied.rows, copied.bytes)))
+            .chain(fresh.into_iter().map(|range| (range, (0, 0))))
+            .collect(),
+        // What was begun in parts goes on so, however small a part is by now.
+        in_parts: cuts.is_large(view.bytes) || !done.is_empty(),
         begun: !done.is_empty(),
         name: view.name,
         ..CopyTable::default()
     };
-    let share = done.iter().map(|done| copied.share(done.range)).sum();
+    let share = |done: &Copied| match copied.share(done.range) {
+        share if done.is_complete => share,
+        share => share.min(done.bytes),
+    };
+    let read = done.iter().map(share).sum();
     copied.there =
-        (done.iter().map(|done| done.rows).sum(), done.iter().map(|done| done.bytes).sum(), share);
+        (done.iter().map(|done| done.rows).sum(), done.iter().map(|done| done.bytes).sum(), read);
     copied
 }
 
-/// Blocks of the main files of tables that are worth cutting, by oid; none where the server would
-/// read the whole table for each range.
+/// Blocks of the main files of tables that are read in several ranges, by oid; none where the server
+/// would read the whole table for each range.
 async fn blocks_of(
     source: &Client,
     views: &[TableView],
-    piece_bytes: u64,
+    cuts: Cuts,
 ) -> Result<HashMap<u32, u64>, LookError> {
-    let large: Vec<u32> = views
-        .iter()
-        .filter(|view| view.bytes > piece_bytes + piece_bytes / 2)
-        .map(|view| view.oid)
-        .collect();
+    let large: Vec<u32> =
+        views.iter().filter(|view| cuts.ranges(view.bytes) > 1).map(|view| view.oid).collect();
     let mut blocks = HashMap::new();
     for row in source.query(BLOCKS, &[&large, &READS_RANGES]).await? {
         let count: i64 = row.try_get(1)?;
@@ -342,6 +352,11 @@ async fn memory_for_indexes(
 fn copy_blocker(error: CopyError) -> Blocker {
     Blocker::new(error.code(), scrub(&error.to_string()), error.hint())
 }
+
+/// How many may write into one table at a time: before PostgreSQL 16 it grows under one lock, a few
+/// blocks at a time, and more than two mostly wait for it.
+const WRITERS: &str = "SELECT CASE
+    WHEN pg_catalog.current_setting('server_version_num')::int < 160000 THEN 2 ELSE 8 END::bigint";
 
 const BLOCKS: &str = "SELECT c.oid, pg_catalog.pg_relation_size(c.oid)
     / pg_catalog.current_setting('block_size')::bigint

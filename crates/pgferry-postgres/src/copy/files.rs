@@ -11,6 +11,13 @@ FROM unnest($1::text[], $2::text[]) AS wanted (nspname, relname)
 JOIN pg_catalog.pg_namespace AS n ON n.nspname = wanted.nspname
 JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = wanted.relname";
 
+/// Whether somebody waits for a lock on a table: for one that a reader stands in the way of, or
+/// behind who waits for such a one.
+const IS_WAITED_FOR: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks
+    WHERE locktype = 'relation' AND relation = $1 AND NOT granted
+      AND database = (SELECT oid FROM pg_catalog.pg_database
+                      WHERE datname = pg_catalog.current_database()))";
+
 /// Truncations that the stream will carry, by table: pglogical's triggers write them into its
 /// queue (`pglogical.queue`, message type T). Counted under the snapshot and as it is now: one more
 /// is one that the snapshot has not seen.
@@ -51,6 +58,15 @@ pub(super) async fn check_same_files(shared: &Shared, pieces: &[Piece]) -> Resul
         }
     }
     Ok(())
+}
+
+/// Whether the application waits for the table that a COPY is reading: a large one is read for hours.
+pub(super) async fn is_waited_for(shared: &Shared, piece: &Piece) -> Result<bool, CopyError> {
+    let table = &shared.tables[piece.table];
+    let looking = |error| CopyError::on_source(format!("looking at {}", table.name), error);
+    let client = shared.source.client().await.map_err(|error| looking(error.into()))?;
+    let row = client.query_one(IS_WAITED_FOR, &[&table.file.0]).await;
+    Ok(row.map_err(|error| looking(error.into()))?.get(0))
 }
 
 /// Whether a TRUNCATE that the snapshot has not seen was committed.

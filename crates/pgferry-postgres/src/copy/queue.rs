@@ -17,7 +17,7 @@ use super::{CopyTable, Index};
 const WITH_INDEXES_BYTES: u64 = 8 << 20;
 
 /// A piece of a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Piece {
     /// The table's position in the plan.
     pub(super) table: usize,
@@ -25,12 +25,22 @@ pub(super) struct Piece {
     pub(super) range: BlockRange,
     /// Its share of the table's size.
     pub(super) bytes: u64,
+    /// Rows and bytes of it that are there, as far as its last worker knew.
+    pub(super) there: (u64, u64),
+}
+
+impl Piece {
+    /// How much of its share that many bytes stand for: what was read is not known before the end.
+    pub(super) fn read(&self, bytes: u64) -> u64 {
+        bytes.min(self.bytes)
+    }
 }
 
 /// Something for one worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Work {
-    /// Copy these, in one transaction: one range of a large table, or some whole small ones.
+    /// Copy these: one piece of a large table, in as many transactions as it takes, or some whole
+    /// small ones in one.
     Copy(Vec<Piece>),
     /// Build an index: positions of the table in the plan, and of the index in the table.
     Index(usize, usize),
@@ -86,13 +96,18 @@ impl Queue {
             let pieces: VecDeque<Piece> = copied
                 .pieces
                 .iter()
-                .map(|range| Piece { table, range: *range, bytes: copied.share(*range) })
+                .map(|(range, there)| Piece {
+                    table,
+                    range: *range,
+                    bytes: copied.share(*range),
+                    there: *there,
+                })
                 .collect();
             state.pieces += pieces.len();
             match pieces.front() {
                 None => state.arrived(table, copied),
-                Some(only) if only.range == BlockRange::WHOLE => whole.extend(pieces),
-                Some(_) => state.split.push(Split { table, pieces, workers: 0 }),
+                Some(_) if copied.in_parts => state.split.push(Split { table, pieces, workers: 0 }),
+                Some(_) => whole.extend(pieces),
             }
         }
         let sizes: Vec<u64> = whole.iter().map(|piece| piece.bytes).collect();
@@ -185,14 +200,17 @@ impl Queue {
         !state.whole.is_empty() || state.split.iter().any(|split| !split.pieces.is_empty())
     }
 
-    /// Workers that have nothing to do at the moment, of so many.
+    /// Workers that have nothing to do, of so many, once whatever waits for one has been taken.
     pub(super) fn idle(&self, jobs: usize) -> usize {
-        jobs.saturating_sub(self.lock().busy)
+        let state = self.lock();
+        let pieces: usize = state.split.iter().map(|split| split.pieces.len()).sum();
+        let waiting = state.indexes.len() + state.whole.len() + pieces;
+        jobs.saturating_sub(state.busy + waiting)
     }
 
     /// Whether this piece's table gets its indexes in the transaction of its rows.
     pub(super) fn builds_with(&self, piece: &Piece) -> bool {
-        piece.range == BlockRange::WHOLE && piece.bytes <= WITH_INDEXES_BYTES
+        !self.tables[piece.table].in_parts && piece.bytes <= WITH_INDEXES_BYTES
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -297,7 +315,8 @@ mod tests {
             name: TableName::new("public", name),
             bytes: megabytes * MB,
             blocks: megabytes * 128,
-            pieces: pieces.to_vec(),
+            in_parts: pieces != [BlockRange::WHOLE],
+            pieces: pieces.iter().map(|range| (*range, (0, 0))).collect(),
             indexes: vec![index; indexes],
             ..CopyTable::default()
         }
@@ -336,7 +355,10 @@ mod tests {
         let second = queue.next(None).await.unwrap();
         assert!(!queue.done(&first));
         assert!(queue.done(&second), "the last row of all");
-        let (one, two) = (queue.next(None).await.unwrap(), queue.next(None).await.unwrap());
+        let one = queue.next(None).await.unwrap();
+        assert_eq!(queue.idle(4), 2, "one builds, and one is about to");
+        let two = queue.next(None).await.unwrap();
+        assert_eq!(queue.idle(4), 2);
         assert!(matches!((&one, &two), (Work::Index(0, _), Work::Index(0, _))), "{one:?} {two:?}");
         queue.done(&one);
         queue.done(&two);

@@ -10,10 +10,13 @@ use super::{CopyPlan, CopyTable, Snapshot};
 use crate::quote::{self, literal};
 use crate::statements::{Guard, guarded};
 
-/// Waiting for an `AccessShareLock` holds nobody up, so a worker on the source waits for ever. JIT
-/// compiles the plan of a range again for each piece.
-pub(super) const PREPARE_SOURCE: &str =
-    "SET lock_timeout = 0; SET jit = off; SET client_min_messages = error";
+/// Waiting for an `AccessShareLock` holds nobody up, so a worker on the source waits for ever. What
+/// is left of a table is found by the number of its rows that are there, so each read of it has to
+/// have the order of its file: no other plan than that, in one process, from its beginning.
+pub(super) const PREPARE_SOURCE: &str = "SET lock_timeout = 0; SET jit = off; \
+    SET client_min_messages = error; SET synchronize_seqscans = off; \
+    SET max_parallel_workers_per_gather = 0; SET enable_seqscan = on; SET enable_tidscan = on; \
+    SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off";
 /// Here it may stand behind a reader or autovacuum. A trigger's notice for each row would fill the
 /// socket that nobody reads while rows are sent.
 pub(super) const PREPARE_DESTINATION: &str =
@@ -37,75 +40,125 @@ const LEAVE_PIECE: &str = "ROLLBACK TO SAVEPOINT pgferry_piece";
 pub(super) fn copy_out(tables: &[CopyTable], pieces: &[Piece]) -> String {
     let copies: Vec<String> = pieces
         .iter()
-        .map(|piece| {
-            let table = &tables[piece.table];
-            format!(
-                "COPY {} TO STDOUT (FORMAT {}); {LEAVE_PIECE}",
-                what_to_read(table, piece.range),
-                format_of(table)
-            )
-        })
+        .map(|piece| copy_out_after(&tables[piece.table], BlockRange::WHOLE, 0))
         .collect();
     copies.join("; ")
 }
 
-fn what_to_read(table: &CopyTable, range: BlockRange) -> String {
-    if range == BlockRange::WHOLE {
+/// What is left of a range behind its first `rows` rows.
+pub(super) fn copy_out_after(table: &CopyTable, range: BlockRange, rows: u64) -> String {
+    let format = format_of(table);
+    format!("COPY {} TO STDOUT (FORMAT {format}); {LEAVE_PIECE}", what_to_read(table, range, rows))
+}
+
+fn what_to_read(table: &CopyTable, range: BlockRange, rows: u64) -> String {
+    if range == BlockRange::WHOLE && rows == 0 {
         return with_columns(table);
     }
     let columns = quote::columns(&table.columns);
     let from = quote::table(&table.name);
     let BlockRange { first, end } = range;
-    let below = end.map_or_else(String::new, |end| format!(" AND ctid < '({end},0)'::tid"));
-    format!("(SELECT {columns} FROM ONLY {from} WHERE ctid >= '({first},0)'::tid{below})")
+    let mut conditions = Vec::new();
+    if first > 0 {
+        conditions.push(format!("ctid >= '({first},0)'::tid"));
+    }
+    if let Some(end) = end {
+        conditions.push(format!("ctid < '({end},0)'::tid"));
+    }
+    let mut sql = format!("(SELECT {columns} FROM ONLY {from}");
+    if !conditions.is_empty() {
+        sql.push_str(&format!(" WHERE {}", conditions.join(" AND ")));
+    }
+    if rows > 0 {
+        sql.push_str(&format!(" OFFSET {rows}"));
+    }
+    sql.push(')');
+    sql
 }
 
-/// The same pieces as the destination takes them: the epoch is checked, the pieces are entered, so
-/// that none is taken twice, and whole tables are emptied, so that COPY may write rows that never
-/// need to be frozen.
+/// The next part of a piece as the destination takes it: the epoch is checked, and that exactly
+/// `rows` rows of the piece are there. Who claims the same rows waits for what becomes of this one.
+pub(super) fn copy_in_after(
+    plan: &CopyPlan,
+    lsn: &str,
+    table: &CopyTable,
+    piece: &Piece,
+    rows: u64,
+) -> String {
+    let claim = if rows == 0 {
+        insert_lines(&[line(lsn, table, piece)])
+    } else {
+        let (schema, name) = (literal(&table.name.schema), literal(&table.name.name));
+        let first_block = piece.range.first;
+        format!(
+            "DO $claim$ BEGIN PERFORM 1 FROM pgferry.copied WHERE schema_name = {schema} \
+             AND table_name = {name} AND first_block = {first_block} AND snapshot_lsn = {lsn} \
+             AND row_count = {rows} AND NOT is_complete FOR UPDATE; \
+             IF NOT FOUND THEN RAISE EXCEPTION 'not just {rows} rows of the piece are here' \
+             USING ERRCODE = 'unique_violation'; END IF; END $claim$"
+        )
+    };
+    let body =
+        format!("{claim}; COPY {} FROM STDIN (FORMAT {})", with_columns(table), format_of(table));
+    begin_guarded(plan, &body)
+}
+
+/// Whole tables as the destination takes them: the epoch is checked, they are entered, so that none
+/// is taken twice, and emptied, so that COPY may write rows that never need to be frozen.
 pub(super) fn copy_in(
     plan: &CopyPlan,
     lsn: &str,
     tables: &[CopyTable],
     pieces: &[Piece],
 ) -> String {
-    let entries: Vec<String> = pieces
-        .iter()
-        .map(|piece| {
-            let name = &tables[piece.table].name;
-            format!(
-                "({}, {}, {lsn}, {}, {}, 0, 0)",
-                literal(&name.schema),
-                literal(&name.name),
-                piece.range.first,
-                piece.range.end.map_or_else(|| "NULL".to_owned(), |end| end.to_string())
-            )
-        })
-        .collect();
-    let mut body = format!(
-        "INSERT INTO pgferry.copied (schema_name, table_name, snapshot_lsn, first_block, \
-         end_block, row_count, byte_count) VALUES {}",
-        entries.join(", ")
-    );
-    let whole: Vec<String> = pieces
-        .iter()
-        .filter(|piece| piece.range == BlockRange::WHOLE)
-        .map(|piece| quote::table(&tables[piece.table].name))
-        .collect();
-    if !whole.is_empty() {
-        body.push_str(&format!("; TRUNCATE ONLY {}", whole.join(", ONLY ")));
-    }
+    let lines: Vec<String> =
+        pieces.iter().map(|piece| line(lsn, &tables[piece.table], piece)).collect();
+    let names: Vec<String> =
+        pieces.iter().map(|piece| quote::table(&tables[piece.table].name)).collect();
+    let mut body = format!("{}; TRUNCATE ONLY {}", insert_lines(&lines), names.join(", ONLY "));
     for piece in pieces {
         let table = &tables[piece.table];
-        let freeze = if piece.range == BlockRange::WHOLE { ", FREEZE" } else { "" };
         body.push_str(&format!(
-            "; COPY {} FROM STDIN (FORMAT {}{freeze})",
+            "; COPY {} FROM STDIN (FORMAT {}, FREEZE)",
             with_columns(table),
             format_of(table)
         ));
     }
+    begin_guarded(plan, &body)
+}
+
+fn begin_guarded(plan: &CopyPlan, body: &str) -> String {
     let guard = Guard { epoch: plan.epoch, revision: None };
-    format!("BEGIN; {}", guarded(Side::Destination, guard, &body))
+    format!("BEGIN; {}", guarded(Side::Destination, guard, body))
+}
+
+/// A piece of which nothing is there yet, as a line of `pgferry.copied`.
+fn line(lsn: &str, table: &CopyTable, piece: &Piece) -> String {
+    format!(
+        "({}, {}, {lsn}, {}, {}, 0, 0, false)",
+        literal(&table.name.schema),
+        literal(&table.name.name),
+        piece.range.first,
+        piece.range.end.map_or_else(|| "NULL".to_owned(), |end| end.to_string())
+    )
+}
+
+fn insert_lines(lines: &[String]) -> String {
+    format!(
+        "INSERT INTO pgferry.copied (schema_name, table_name, snapshot_lsn, first_block, \
+         end_block, row_count, byte_count, is_complete) VALUES {}",
+        lines.join(", ")
+    )
+}
+
+/// What a transaction has brought of a piece.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Brought<'a> {
+    pub(super) piece: &'a Piece,
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+    /// Whether nothing of the piece is left.
+    pub(super) completes: bool,
 }
 
 /// A position as SQL.
@@ -126,7 +179,7 @@ fn format_of(table: &CopyTable) -> &'static str {
     if table.text { "text" } else { "binary" }
 }
 
-/// What the pieces came to, and the commit: under the subscription's origin, taken for the instant
+/// What was brought of the pieces, and the commit: under the subscription's origin, taken for the instant
 /// of the commit only, because a stream back goes by the commit's origin, and only one session may
 /// have it at a time. One message, so that it is taken for one round trip.
 ///
@@ -136,15 +189,15 @@ pub(super) fn commit(
     plan: &CopyPlan,
     snapshot: &Snapshot,
     tables: &[CopyTable],
-    pieces: &[(&Piece, u64, u64)],
+    brought: &[Brought<'_>],
     durable: bool,
 ) -> String {
-    let values: Vec<String> = pieces
+    let values: Vec<String> = brought
         .iter()
-        .map(|(piece, rows, bytes)| {
+        .map(|Brought { piece, rows, bytes, completes }| {
             let name = &tables[piece.table].name;
             format!(
-                "({}, {}, {}::bigint, {rows}::bigint, {bytes}::bigint)",
+                "({}, {}, {}::bigint, {rows}::bigint, {bytes}::bigint, {completes})",
                 literal(&name.schema),
                 literal(&name.name),
                 piece.range.first
@@ -152,9 +205,10 @@ pub(super) fn commit(
         })
         .collect();
     let mut sql = format!(
-        "UPDATE pgferry.copied AS c SET row_count = v.row_count, byte_count = v.byte_count, \
-         copied_at = clock_timestamp() \
-         FROM (VALUES {}) AS v (schema_name, table_name, first_block, row_count, byte_count) \
+        "UPDATE pgferry.copied AS c SET row_count = c.row_count + v.row_count, \
+         byte_count = c.byte_count + v.byte_count, is_complete = v.is_complete, \
+         copied_at = clock_timestamp() FROM (VALUES {}) AS v \
+         (schema_name, table_name, first_block, row_count, byte_count, is_complete) \
          WHERE c.schema_name = v.schema_name AND c.table_name = v.table_name \
          AND c.first_block = v.first_block; ",
         values.join(", ")
@@ -211,6 +265,7 @@ mod tests {
             epoch: 7,
             max_bytes_per_second: None,
             maintenance_work_mem: 1 << 20,
+            part_bytes: 1 << 20,
         }
     }
 
@@ -225,7 +280,7 @@ mod tests {
     #[test]
     fn both_ends_name_the_same_columns() {
         let tables = [table(&["id", "to"], false)];
-        let whole = [Piece { table: 0, range: BlockRange::WHOLE, bytes: 0 }];
+        let whole = [Piece { table: 0, range: BlockRange::WHOLE, ..Piece::default() }];
         assert_eq!(
             copy_out(&tables, &whole),
             "COPY \"public\".\"Odd name\" (\"id\", \"to\") TO STDOUT (FORMAT binary); \
@@ -235,7 +290,7 @@ mod tests {
         assert!(sql.starts_with("BEGIN; DO $guard$") && sql.contains("epoch = 7"), "{sql}");
         assert!(
             sql.ends_with(
-                "VALUES ('public', 'Odd name', '0/10'::pg_lsn, 0, NULL, 0, 0); \
+                "VALUES ('public', 'Odd name', '0/10'::pg_lsn, 0, NULL, 0, 0, false); \
                  TRUNCATE ONLY \"public\".\"Odd name\"; \
                  COPY \"public\".\"Odd name\" (\"id\", \"to\") FROM STDIN (FORMAT binary, FREEZE)"
             ),
@@ -244,22 +299,30 @@ mod tests {
     }
 
     #[test]
-    fn a_range_is_neither_truncated_nor_frozen() {
-        let tables = [table(&["id"], false)];
+    fn what_is_left_of_a_range_is_neither_truncated_nor_frozen() {
+        let table = table(&["id"], false);
         let range = BlockRange { first: 8, end: Some(16) };
-        let pieces = [Piece { table: 0, range, bytes: 0 }];
-        assert!(copy_out(&tables, &pieces).starts_with(
+        assert!(copy_out_after(&table, range, 0).starts_with(
             "COPY (SELECT \"id\" FROM ONLY \"public\".\"Odd name\" WHERE ctid >= '(8,0)'::tid \
-             AND ctid < '(16,0)'::tid) TO STDOUT (FORMAT binary)"
+             AND ctid < '(16,0)'::tid) TO STDOUT (FORMAT binary);"
         ));
-        let sql = copy_in(&plan(None), "'0/10'::pg_lsn", &tables, &pieces);
-        assert!(!sql.contains("TRUNCATE") && !sql.contains("FREEZE"), "{sql}");
+        assert!(copy_out_after(&table, BlockRange::WHOLE, 70).starts_with(
+            "COPY (SELECT \"id\" FROM ONLY \"public\".\"Odd name\" OFFSET 70) TO STDOUT"
+        ));
+        let piece = Piece { range, ..Piece::default() };
+        for rows in [0, 70] {
+            let sql = copy_in_after(&plan(None), "'0/10'::pg_lsn", &table, &piece, rows);
+            assert!(sql.starts_with("BEGIN; DO $guard$") && sql.contains("epoch = 7"), "{sql}");
+            assert!(sql.ends_with("(\"id\") FROM STDIN (FORMAT binary)"), "{sql}");
+            assert!(!sql.contains("TRUNCATE"), "{sql}");
+            assert_eq!(sql.contains("AND row_count = 70 AND NOT is_complete"), rows == 70, "{sql}");
+        }
     }
 
     #[test]
     fn a_table_without_columns_is_copied_without_a_list() {
         let tables = [table(&[], true)];
-        let pieces = [Piece { table: 0, range: BlockRange::WHOLE, bytes: 0 }];
+        let pieces = [Piece { table: 0, range: BlockRange::WHOLE, ..Piece::default() }];
         assert!(
             copy_out(&tables, &pieces)
                 .starts_with("COPY \"public\".\"Odd name\" TO STDOUT (FORMAT text);")
@@ -269,8 +332,8 @@ mod tests {
     #[test]
     fn the_origin_is_taken_for_the_commit_only() {
         let tables = [table(&[], false)];
-        let piece = Piece { table: 0, range: BlockRange::WHOLE, bytes: 0 };
-        let pieces = [(&piece, 5, 60)];
+        let piece = Piece { table: 0, range: BlockRange::WHOLE, ..Piece::default() };
+        let pieces = [Brought { piece: &piece, rows: 5, bytes: 60, completes: true }];
         let sql = commit(&plan(Some("pgl_a_b")), &snapshot(), &tables, &pieces, true);
         assert!(
             sql.ends_with(

@@ -4,24 +4,25 @@
 //! file is not the one that the snapshot saw.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use pgferry_engine::Fault;
+use pgferry_plan::TableName;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::pace::Pace;
-use super::progress::TableCounters;
 use super::queue::{Piece, Work};
+use super::sql::Brought;
+use super::tally::{Counted, Tally};
 use super::{CopyError, Shared, Snapshot, files, sql};
 use crate::node::{LookError, Node};
 use crate::statements::{EPOCH_RAISED, Guard, guarded};
-use crate::wire::{Carried, Gate, Pump, PumpError, Purpose, Wire, WireError};
+use crate::wire::{Pump, PumpError, Purpose, Wire, WireError};
 
-/// A session of one origin at a time: PostgreSQL refuses a second one.
-static COMMIT: Mutex<()> = Mutex::const_new(());
+/// A session of one origin at a time: PostgreSQL refuses a second one. And of two that bring a
+/// table's last rows, one knows that it is the last.
+pub(super) static COMMIT: Mutex<()> = Mutex::const_new(());
 
 /// New sessions for the same work, one after the other, before the copy gives up.
 const TRIES: u32 = 5;
@@ -41,9 +42,9 @@ FROM pg_catalog.pg_stat_activity WHERE application_name = $1 AND ($2::int IS NUL
 
 /// One worker and its sessions, opened when they are first needed.
 pub(super) struct Worker {
-    shared: Arc<Shared>,
-    source: Option<Wire>,
-    destination: Option<Wire>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) source: Option<Wire>,
+    pub(super) destination: Option<Wire>,
 }
 
 impl Worker {
@@ -63,7 +64,7 @@ impl Worker {
                 () = stop.cancelled() => return Err(CopyError::Cancelled),
                 next = shared.queue.next(last) => next,
             };
-            let Some(work) = next else { return Ok(()) };
+            let Some(mut work) = next else { return Ok(()) };
             if !matches!(work, Work::Copy(_)) && !shared.queue.has_pieces() {
                 // The snapshot holds vacuum back on the source for as long as anybody reads it.
                 self.source = None;
@@ -72,7 +73,7 @@ impl Worker {
             let done = tokio::select! {
                 biased;
                 () = stop.cancelled() => Err(CopyError::Cancelled),
-                done = self.perform(&work) => done,
+                done = self.perform(&mut work) => done,
             };
             match done {
                 Ok(()) => {
@@ -104,20 +105,27 @@ impl Worker {
         }
     }
 
-    async fn perform(&mut self, work: &Work) -> Result<(), CopyError> {
+    async fn perform(&mut self, work: &mut Work) -> Result<(), CopyError> {
+        let shared = Arc::clone(&self.shared);
+        let snapshot = || {
+            let nothing = || CopyError::SnapshotLost("nothing was to be copied".to_owned());
+            shared.plan.snapshot.as_ref().ok_or_else(nothing)
+        };
         match work {
-            Work::Copy(pieces) => self.copy(pieces).await,
+            Work::Copy(pieces) => match pieces.as_mut_slice() {
+                [piece] if shared.tables[piece.table].in_parts => {
+                    self.copy_in_parts(snapshot()?, piece).await
+                }
+                pieces => self.copy(snapshot()?, pieces).await,
+            },
             Work::Index(table, index) => self.build(*table, *index).await,
             Work::Complete(table) => self.complete(*table).await,
         }
     }
 
-    /// Some pieces, one transaction on the destination.
-    async fn copy(&mut self, pieces: &[Piece]) -> Result<(), CopyError> {
+    /// Some whole tables, one transaction on the destination.
+    async fn copy(&mut self, snapshot: &Snapshot, pieces: &[Piece]) -> Result<(), CopyError> {
         let shared = Arc::clone(&self.shared);
-        let Some(snapshot) = &shared.plan.snapshot else {
-            return Err(CopyError::SnapshotLost("nothing was to be copied".to_owned()));
-        };
         let counted: Vec<Counted> = pieces.iter().map(|_| Counted::default()).collect();
         let copied = self.copy_counting(snapshot, pieces, &counted).await;
         if copied.is_err() {
@@ -157,56 +165,54 @@ impl Worker {
         let copy_out = sql::copy_out(tables, pieces);
         let copy_in = sql::copy_in(&shared.plan, &sql::lsn(snapshot), tables, pieces);
         let about = |error| failed_copy(&shared, pieces, error);
-        let mut pump =
-            Pump::begin(source, &copy_out, destination, &copy_in).await.map_err(about)?;
-        let mut came_to = Vec::with_capacity(pieces.len());
+        begin_both(source, &copy_out, destination, &copy_in).await.map_err(about)?;
+        let mut brought = Vec::with_capacity(pieces.len());
         for (piece, counted) in pieces.iter().zip(counted) {
-            let name = &tables[piece.table].name;
-            let counters = &shared.counters[piece.table];
+            let table = &tables[piece.table];
             let about = |error| failed_copy(&shared, std::slice::from_ref(piece), error);
-            let gate = Tally { counters, counted, share: piece.bytes, pace: &shared.pace };
-            let Carried { read, written, bytes } = pump.carry(&gate).await.map_err(about)?;
-            if read != written {
-                return Err(CopyError::RowsDiffer { table: name.clone(), read, written });
-            }
-            came_to.push((piece, read, bytes));
+            let gate = Tally::new(&shared, piece, counted);
+            let mut pump = Pump::begin(source, !table.text).await.map_err(about)?;
+            let carried = pump.carry(source, destination, u64::MAX, &gate).await.map_err(about)?;
+            check_counts(&table.name, carried.sent, carried.written)?;
+            let (rows, bytes) = (carried.sent, carried.bytes);
+            brought.push(Brought { piece, rows, bytes, completes: true });
         }
-        pump.end().await.map_err(about)?;
+        end_both(source, destination).await.map_err(about)?;
         files::check_same_files(&shared, pieces).await?;
         for piece in pieces.iter().filter(|piece| shared.queue.builds_with(piece)) {
             self.build_within(piece.table).await?;
         }
-        self.commit(snapshot, &came_to).await?;
+        self.commit(snapshot, &brought).await?;
         self.count_built_within(pieces);
-        for ((piece, rows, _), counted) in came_to.iter().zip(counted) {
-            // What was counted on the way is messages and an estimate; now it is known.
-            let [messages, _, read] = counted.get();
-            let counters = &shared.counters[piece.table];
-            counters.add(*rows, 0, piece.bytes);
-            counters.take_back(messages, 0, read);
+        for (piece, counted) in pieces.iter().zip(counted) {
+            // What was counted on the way was an estimate.
+            let [_, _, read] = counted.get();
+            shared.counters[piece.table].add(0, 0, piece.bytes - read);
         }
         Ok(())
     }
 
-    /// Commits under the origin, one session at a time, and counts the pieces as done.
-    async fn commit(
+    /// Commits under the origin, one session at a time, and counts the pieces that are done.
+    pub(super) async fn commit(
         &mut self,
         snapshot: &Snapshot,
-        came_to: &[(&Piece, u64, u64)],
+        brought: &[Brought<'_>],
     ) -> Result<(), CopyError> {
         let shared = Arc::clone(&self.shared);
         let _one_at_a_time = COMMIT.lock().await;
-        let is_last = |piece: &Piece| shared.counters[piece.table].pieces_left() == 1;
-        let durable = came_to.iter().any(|(piece, ..)| is_last(piece));
-        let commit = sql::commit(&shared.plan, snapshot, &shared.tables, came_to, durable);
+        let is_last = |brought: &Brought<'_>| {
+            brought.completes && shared.counters[brought.piece.table].pieces_left() == 1
+        };
+        let durable = brought.iter().any(is_last);
+        let commit = sql::commit(&shared.plan, snapshot, &shared.tables, brought, durable);
         self.on_destination("committing", &commit).await?;
-        for (piece, rows, bytes) in came_to {
-            let last = shared.counters[piece.table].piece_done();
+        for Brought { piece, rows, bytes, completes } in brought {
+            let last = *completes && shared.counters[piece.table].piece_done();
             let table = &shared.tables[piece.table].name;
             if last {
                 tracing::info!(%table, rows, bytes, "the last rows have arrived");
             } else {
-                tracing::debug!(%table, rows, bytes, first_block = piece.range.first, "piece copied");
+                tracing::debug!(%table, rows, bytes, first_block = piece.range.first, "rows copied");
             }
         }
         Ok(())
@@ -281,7 +287,7 @@ impl Worker {
 
     /// A commit that waits for the disk, and so for every commit before it: those whose answer was
     /// lost may not have waited.
-    async fn flush(&self) -> Result<(), CopyError> {
+    pub(super) async fn flush(&self) -> Result<(), CopyError> {
         let shared = &self.shared;
         let guard = Guard { epoch: shared.plan.epoch, revision: None };
         let touch = "UPDATE pgferry.copied SET copied_at = copied_at";
@@ -323,7 +329,7 @@ impl Worker {
     }
 
     /// Opens what is missing: the destination's session, and the source's with its snapshot.
-    async fn open(&mut self, snapshot: Option<&Snapshot>) -> Result<(), CopyError> {
+    pub(super) async fn open(&mut self, snapshot: Option<&Snapshot>) -> Result<(), CopyError> {
         let shared = Arc::clone(&self.shared);
         if self.destination.is_none() {
             let opening = open(&shared.destination, sql::PREPARE_DESTINATION).await;
@@ -379,40 +385,6 @@ impl Work {
     }
 }
 
-/// Counts a piece on its way, and holds it to the pace.
-struct Tally<'a> {
-    counters: &'a TableCounters,
-    counted: &'a Counted,
-    share: u64,
-    pace: &'a Pace,
-}
-
-impl Gate for Tally<'_> {
-    async fn pass(&self, messages: u64, bytes: u64) {
-        // How much of the table was read is not known before the end: as much as was sent.
-        let read = bytes.min(self.share.saturating_sub(self.counted.get()[2]));
-        self.counters.add(messages, bytes, read);
-        self.counted.add([messages, bytes, read]);
-        self.pace.keep(bytes).await;
-    }
-}
-
-/// What was counted of a piece that is under way: messages, bytes, and share of its size.
-#[derive(Default)]
-struct Counted([AtomicU64; 3]);
-
-impl Counted {
-    fn add(&self, figures: [u64; 3]) {
-        for (counter, figure) in self.0.iter().zip(figures) {
-            counter.fetch_add(figure, Ordering::Relaxed);
-        }
-    }
-
-    fn get(&self) -> [u64; 3] {
-        [0, 1, 2].map(|at: usize| self.0[at].load(Ordering::Relaxed))
-    }
-}
-
 /// `application_name` of a copy's own sessions: those of one leadership, told from its others so
 /// that a new try can end them.
 pub(super) fn copy_session(node: &Node) -> String {
@@ -444,8 +416,34 @@ async fn open(node: &Node, prepare: &str) -> Result<Wire, WireError> {
     Ok(wire)
 }
 
+/// Asks both sides for the same COPYs, in the same order, as one query each; what stands before them
+/// in a query is carried out.
+async fn begin_both(
+    source: &mut Wire,
+    copy_out: &str,
+    destination: &mut Wire,
+    copy_in: &str,
+) -> Result<(), PumpError> {
+    source.begin_query(copy_out).await.map_err(PumpError::Source)?;
+    let asked = destination.begin_query(copy_in).await;
+    asked.map_err(|error| PumpError::Destination(error, false))
+}
+
+/// Reads both queries to their end.
+async fn end_both(source: &mut Wire, destination: &mut Wire) -> Result<(), PumpError> {
+    source.until_ready().await.map_err(PumpError::Source)?;
+    destination.until_ready().await.map_err(|error| PumpError::Destination(error, true))
+}
+
+pub(super) fn check_counts(table: &TableName, read: u64, written: u64) -> Result<(), CopyError> {
+    if read == written {
+        return Ok(());
+    }
+    Err(CopyError::RowsDiffer { table: table.clone(), read, written })
+}
+
 /// What a COPY that failed means, for the pieces that it may have been about.
-fn failed_copy(shared: &Shared, pieces: &[Piece], error: PumpError) -> CopyError {
+pub(super) fn failed_copy(shared: &Shared, pieces: &[Piece], error: PumpError) -> CopyError {
     let names: Vec<String> =
         pieces.iter().map(|piece| shared.tables[piece.table].name.to_string()).collect();
     let doing = match names.as_slice() {

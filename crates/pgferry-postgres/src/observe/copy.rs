@@ -19,6 +19,8 @@ pub(crate) struct Copied {
     pub(crate) range: BlockRange,
     pub(crate) rows: u64,
     pub(crate) bytes: u64,
+    /// Whether every row of the range is there.
+    pub(crate) is_complete: bool,
 }
 
 impl PgCluster {
@@ -37,7 +39,9 @@ impl PgCluster {
                 view.rows += copied.rows;
                 view.bytes += copied.bytes;
             }
-            pieces.entry((copied.snapshot, copied.table)).or_default().push(copied.range);
+            if copied.is_complete {
+                pieces.entry((copied.snapshot, copied.table)).or_default().push(copied.range);
+            }
         }
         for ((snapshot, _), there) in pieces {
             *view.copied.entry(snapshot).or_default() += u64::from(is_whole(&there));
@@ -69,6 +73,7 @@ impl PgCluster {
                         .try_get::<_, Option<i64>>(6)?
                         .map(|end| u64::try_from(end).unwrap_or(0)),
                 },
+                is_complete: row.try_get(7)?,
             });
         }
         Ok(copied)
@@ -87,4 +92,4 @@ impl PgCluster {
 
 const COPIED: &str = "\
     SELECT schema_name, table_name, snapshot_lsn::text, row_count, byte_count, \
-    first_block, end_block FROM pgferry.copied";
+    first_block, end_block, is_complete FROM pgferry.copied";

@@ -26,7 +26,7 @@ use pgferry_postgres::connect::ConnectError;
 use pgferry_postgres::journal::{JournalError, Lead, Place};
 use pgferry_server::{Accepted, Command, MigrationHandle, MigrationState, Refusal, RefusalStatus};
 use pgferry_traffic::MigrationTraffic;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -57,6 +57,8 @@ pub(super) struct Daemon {
     lag: watch::Receiver<LagReport>,
     nodes: watch::Receiver<NodesReport>,
     beat: watch::Sender<Option<i64>>,
+    /// Asks the monitor not to wait for its next interval.
+    look_sooner: Arc<Notify>,
     state: watch::Sender<MigrationState>,
     commands: mpsc::Receiver<Command>,
     preflights: JoinSet<(Uuid, Vec<Finding>)>,
@@ -101,6 +103,7 @@ impl Daemon {
         let (lag_tx, lag) = watch::channel(LagReport::default());
         let (nodes_tx, nodes) = watch::channel(NodesReport::default());
         let (beat, beats) = watch::channel(None);
+        let look_sooner = Arc::new(Notify::new());
         let cluster = PgCluster::new(migration.clone(), place.clone(), lag.clone())?;
         let traffic = MigrationTraffic::new(migration, cluster.clone())?;
         let watched = Watched {
@@ -111,6 +114,7 @@ impl Daemon {
             destination: cluster.node(Side::Destination).connector().clone(),
             poll_interval: migration.poll_interval,
             heartbeat_interval: migration.heartbeat_interval,
+            look_sooner: Arc::clone(&look_sooner),
         };
         let outlets = Outlets { lag: lag_tx, nodes: nodes_tx, metrics: metrics.clone() };
         let notes = Notes::default();
@@ -154,6 +158,7 @@ impl Daemon {
             lag,
             nodes,
             beat,
+            look_sooner,
             state: state_tx,
             commands,
             preflights: JoinSet::new(),

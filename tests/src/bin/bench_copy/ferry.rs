@@ -13,6 +13,7 @@ use pgferry_tests::{
 use serde_json::Value;
 
 use crate::arguments::Arguments;
+use crate::cpu::Cpu;
 use crate::say;
 use crate::tools::{ASK_EVERY, RUN_DEADLINE};
 use crate::wire::Wire;
@@ -132,6 +133,9 @@ impl Crossing {
         let events = wait_for_last_step(&daemon)?;
         let seconds = started.elapsed().as_secs_f64();
         let peak_rss_kib = peak_rss_kib(&daemon).max(peak_before);
+        if let Some(pid) = daemon.pid() {
+            say!("the daemon's own CPU seconds (user + system): {}", Cpu::of_process(pid));
+        }
         let killed = match (wire, kill) {
             (Some(wire), Some((before, since))) => Some(Killed {
                 before,

@@ -12,6 +12,7 @@ use pgferry_plan::Side;
 use pgferry_tests::{Cluster, Profile, expect};
 
 mod arguments;
+mod cpu;
 mod ferry;
 mod reference;
 mod report;
@@ -21,6 +22,7 @@ mod wire;
 mod writer;
 
 use arguments::{Arguments, USAGE};
+use cpu::Cpu;
 use ferry::{Cross, Crossing, Figures};
 use reference::Expected;
 use report::Report;
@@ -74,6 +76,8 @@ struct Bench {
 #[derive(Debug)]
 struct Ran {
     seconds: f64,
+    /// What the source and the destination have computed, to the end of the run.
+    cpu: [Cpu; 2],
     /// Present for pgferry.
     figures: Option<Figures>,
 }
@@ -116,7 +120,12 @@ impl Bench {
         let name = tool.name();
         match self.attempt(tool, Crossing::run)? {
             Ok(ran) => {
-                say!("{when}: {name} took {:.2} s", ran.seconds);
+                let [source, destination] = ran.cpu;
+                say!(
+                    "{when}: {name} took {:.2} s; CPU seconds (user + system): source {source}, \
+                     destination {destination}",
+                    ran.seconds
+                );
                 if counts {
                     self.report.add(tool, ran.seconds);
                 }
@@ -161,6 +170,8 @@ impl Bench {
 
     fn carry(&mut self, tool: Tool, destination: &Cluster, cross: Cross) -> Result<Ran, String> {
         let (source, jobs) = (&self.source, self.arguments.jobs_or_cores());
+        let servers = [source, destination];
+        let before = servers.map(Cpu::of);
         let mut crossing = None;
         let seconds = match tool {
             Tool::Pgferry => {
@@ -172,10 +183,12 @@ impl Bench {
             Tool::Native => tools::native(source, destination),
             Tool::Pgcopydb => tools::pgcopydb(source, destination, jobs),
         };
+        let after = servers.map(Cpu::of);
+        let cpu = [after[0].since(before[0]), after[1].since(before[1])];
         if crossing.is_some() && self.arguments.writes_per_second > 0 {
             self.expected = Expected::of(source);
         }
         self.expected.check(&Expected::of(destination))?;
-        Ok(Ran { seconds, figures: crossing.map(Crossing::take_down) })
+        Ok(Ran { seconds, cpu, figures: crossing.map(Crossing::take_down) })
     }
 }
