@@ -13,6 +13,8 @@ help:
 	@echo 'make bench-copy'
 	@echo '             the copy timed beside pglogical, pg_dump, native replication and pgcopydb;'
 	@echo '             ARGS="--help" lists its options, benches/README.md says what it does'
+	@echo 'make bench-switchover'
+	@echo '             for how long a switchover holds writes, beside what scripts do by hand'
 	@echo 'make bench-verify'
 	@echo '             the comparison of both sides timed beside data-diff, reladiff and pgcopydb'
 	@echo 'make soak    verify again and again under pgbench, TRUNCATE, keys that move and long'
@@ -41,6 +43,9 @@ chaos: deps
 
 bench-copy:
 	@benches/copy $(ARGS)
+
+bench-switchover:
+	@benches/switchover $(ARGS)
 
 bench-verify:
 	@benches/verify $(ARGS)
