@@ -33,7 +33,7 @@ pub struct Operation {
 }
 
 /// Whether a switchover could begin now, and everything that speaks against it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     /// True exactly when nothing stands in the way.
     pub go: bool,
@@ -41,6 +41,9 @@ pub struct Verdict {
     pub kind: Kind,
     /// Everything in the way, at once.
     pub blockers: Vec<Blocker>,
+    /// For how long it would hold writes, in milliseconds; only in a dry run that may go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_stall_ms: Option<f64>,
     /// What a forced switchover may lose, in one sentence; only in the verdict on one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub may_be_lost: Option<String>,
@@ -50,7 +53,13 @@ impl Verdict {
     /// A verdict from what stands in the way; it goes when nothing does.
     #[must_use]
     pub fn of(kind: Kind, blockers: Vec<Blocker>) -> Self {
-        Self { go: blockers.is_empty(), kind, blockers, may_be_lost: None }
+        Self {
+            go: blockers.is_empty(),
+            kind,
+            blockers,
+            predicted_stall_ms: None,
+            may_be_lost: None,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Never sleeps, never reads configuration, never concludes from the result of an action. An
 //! engine whose journal failed is thrown away; the next one begins with a take-over and a load.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -12,12 +13,17 @@ use pgferry_plan::request::{succeeded, taken_back};
 use pgferry_plan::verify::{AtRest, VerifyView, at_rest};
 use pgferry_plan::{
     Action, Blocker, Course, Decision, Direction, Facts, Loss, Order, Policy, Refusal, Seen, Side,
-    Step, World, admit, decide, verdict,
+    Step, World, admit, decide, predict, verdict,
 };
 use uuid::Uuid;
 
 use crate::failpoint;
 use crate::ports::{Cluster, Condition, ConditionKind, Fault, Journal, LeadershipLost, Traffic};
+
+/// Enough for a middle one, and a dry run is waited for.
+const LOOKS_TO_MEASURE: usize = 5;
+/// The last of them tell how the journal does now.
+const APPENDS_TO_REMEMBER: usize = 9;
 
 /// Between two acts of upkeep; pglogical itself waits five seconds before it restarts a worker.
 const UPKEEP: SignedDuration = SignedDuration::from_secs(6);
@@ -60,6 +66,8 @@ pub struct Engine<C, T, J> {
     kept_at: Option<Timestamp>,
     /// WAL of the active side that was not confirmed when that was last seen, in bytes.
     unconfirmed: Option<(u64, Timestamp)>,
+    /// How long the last appends took.
+    appends: VecDeque<Duration>,
     /// When the present step's fence or PAUSE was sent, or its opening or RESUME answered.
     effect_at: Option<Timestamp>,
 }
@@ -92,6 +100,7 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
             journal_dropped: false,
             kept_at: None,
             unconfirmed: None,
+            appends: VecDeque::new(),
             effect_at: None,
         };
         engine.note(epoch, Event::TookOver)?;
@@ -322,6 +331,33 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
         &self.verdict
     }
 
+    /// For how long the switchover that is possible now would hold writes, in milliseconds; changes
+    /// nothing. None at any other time than at rest, or while a part of it could not be measured.
+    pub async fn predicted_stall_ms(&self) -> Option<f64> {
+        if self.facts.course != Course::AtRest {
+            return None;
+        }
+        // A look as it would be within the stall: what it costs is told best by one.
+        let kind = self.facts.kind();
+        let within = Facts { course: Course::imagined(kind, Step::Yield), ..self.facts.clone() };
+        let mut looks = Vec::new();
+        for _ in 0..LOOKS_TO_MEASURE {
+            let began = tokio::time::Instant::now();
+            let world = self.cluster.observe(&within).await;
+            world.node(kind.from()).record.present()?;
+            world.node(kind.to()).record.present()?;
+            looks.push(began.elapsed());
+        }
+        let appends: Vec<Duration> = self.appends.iter().copied().collect();
+        let leaving = Direction::leaving(kind.from());
+        let lag = self.world.lag.present().and_then(|lag| lag.stream(leaving).lag_seconds);
+        predict::stall_ms(&predict::Parts {
+            append_ms: predict::median_ms(&appends),
+            look_ms: predict::median_ms(&looks),
+            arrival_ms: lag.map(|seconds| seconds * 1000.0),
+        })
+    }
+
     /// Begins an empty journal with what the surviving side's record says: the one before was lost with
     /// the active side.
     ///
@@ -493,14 +529,17 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
     }
 
     async fn append(&mut self, limit: Option<Duration>) -> Result<(), LeadershipLost> {
+        let began = tokio::time::Instant::now();
         let append = self.journal.append(&self.unwritten);
-        let Some(limit) = limit else { return append.await };
-        match tokio::time::timeout(limit, append).await {
-            Ok(result) => result,
-            Err(_) => {
+        match limit {
+            None => append.await?,
+            Some(limit) => tokio::time::timeout(limit, append).await.unwrap_or_else(|_| {
                 Err(LeadershipLost("the journal did not answer while writes are held".into()))
-            }
+            })?,
         }
+        self.appends.truncate(APPENDS_TO_REMEMBER - 1);
+        self.appends.push_front(began.elapsed());
+        Ok(())
     }
 
     fn say_paused(&mut self) {

@@ -328,7 +328,30 @@ impl Facts {
     }
 }
 
+impl Course {
+    /// A switchover that nobody has asked for, to look as one looks in its step.
+    #[must_use]
+    pub fn imagined(kind: Kind, step: Step) -> Course {
+        Course::Switchover(Switchover::begun(Uuid::nil(), kind, step, Timestamp::UNIX_EPOCH))
+    }
+}
+
 impl Switchover {
+    pub(crate) fn begun(operation: Uuid, kind: Kind, step: Step, at: Timestamp) -> Self {
+        Self {
+            operation,
+            kind,
+            step,
+            unwinding: None,
+            started_at: at,
+            fenced_at: None,
+            traffic: TrafficTouched::Not,
+            opened_at: None,
+            steps: Vec::new(),
+            step_began_at: at,
+        }
+    }
+
     fn report(&self, outcome: OperationState) -> SwitchoverReport {
         SwitchoverReport {
             operation: self.operation,

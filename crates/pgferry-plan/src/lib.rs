@@ -15,6 +15,7 @@ pub mod lag;
 pub mod lsn;
 pub mod name;
 pub mod pieces;
+pub mod predict;
 pub mod preflight;
 mod quote;
 pub mod request;

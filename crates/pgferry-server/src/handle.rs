@@ -122,7 +122,6 @@ pub struct Command {
 
 /// The loop took the request.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "one value per request, moved twice")]
 pub enum Accepted {
     /// And carries it out as this operation.
     Operation(Operation),

@@ -92,18 +92,8 @@ impl Facts {
                     && self.lost.is_none() =>
             {
                 let kind = self.kind();
-                self.enter(Course::Switchover(Switchover {
-                    operation: id,
-                    kind,
-                    step: Step::CheckVerdict,
-                    unwinding: None,
-                    started_at: at,
-                    fenced_at: None,
-                    traffic: TrafficTouched::Not,
-                    opened_at: None,
-                    steps: Vec::new(),
-                    step_began_at: at,
-                }));
+                let switchover = Switchover::begun(id, kind, Step::CheckVerdict, at);
+                self.enter(Course::Switchover(switchover));
             }
             Verb::Finish if self.phase() == Phase::CutOver => self.enter_end(verb, open_passive),
             Verb::Abandon
@@ -170,18 +160,8 @@ impl Facts {
         }
         self.lost = Some(kind.from());
         self.paused = false;
-        self.enter(Course::Switchover(Switchover {
-            operation: id,
-            kind,
-            step: Step::CutStream,
-            unwinding: None,
-            started_at: at,
-            fenced_at: None,
-            traffic: TrafficTouched::Not,
-            opened_at: None,
-            steps: Vec::new(),
-            step_began_at: at,
-        }));
+        let switchover = Switchover::begun(id, kind, Step::CutStream, at);
+        self.enter(Course::Switchover(switchover));
         self.began(id, verb, at);
         Ok(())
     }

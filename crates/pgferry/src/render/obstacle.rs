@@ -36,7 +36,10 @@ pub(crate) fn verdict(name: &MigrationName, verdict: &Verdict) -> String {
         return format!("{name}: {} can be forced: {}\n", verdict.kind, plain(loss));
     }
     if verdict.go {
-        return format!("{name}: {} can begin: nothing stands in the way\n", verdict.kind);
+        let stall = verdict.predicted_stall_ms.map_or(String::new(), |ms| {
+            format!("; by what was measured just now, writes would be held for about {ms:.0} ms")
+        });
+        return format!("{name}: {} can begin: nothing stands in the way{stall}\n", verdict.kind);
     }
     let heading = format!("{name}: {} cannot begin", verdict.kind);
     format!("{heading}\n{}", blockers(&verdict.blockers))

@@ -247,7 +247,11 @@ impl Daemon {
             } else {
                 pgferry_plan::Kind::Cutover
             };
-            answer(Some(reply), Ok(Accepted::Verdict(api::Verdict::of(asked, blockers))));
+            let mut verdict = api::Verdict::of(asked, blockers);
+            if verdict.go {
+                verdict.predicted_stall_ms = engine.predicted_stall_ms().await;
+            }
+            answer(Some(reply), Ok(Accepted::Verdict(verdict)));
             return Ok(());
         }
         let Some(verb) = journaled(verb) else {
