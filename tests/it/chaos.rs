@@ -176,6 +176,8 @@ fn a_standby_is_not_ready_and_leads_soon_after_the_leader_is_gone() {
         assert!(took < LEASE_AND_MORE, "{loss}: {took:?}");
         if loss == "freeze" {
             world.first.thaw();
+            // Until then it still calls itself the leader, and the next round would believe it.
+            world.first.wait_until("the one that was frozen to know", |m| m["leader"] == false);
         }
     }
 }
