@@ -114,7 +114,7 @@ pub struct Sequences {
 /// The last comparison of rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verification {
-    /// Its result, as a word: `clean` when nothing differed.
+    /// Its result, as a word: `running`, `clean`, `mismatched`, or `unsettled` when rows never held still and nothing differed.
     pub state: String,
     /// When it ended; null while it runs.
     pub finished_at: Option<Timestamp>,
@@ -128,7 +128,7 @@ pub struct Verification {
     /// JSON when they are not known, or say nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active: Option<Side>,
-    /// Whole seconds since it ended.
+    /// Whole seconds since it began: what it says is as old as that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub age_seconds: Option<u64>,
     /// What has changed since, for people.

@@ -172,7 +172,7 @@ pub struct CutoverConfig {
     pub grace: Duration,
     /// Whether a cutover needs a clean verification.
     pub require_verification: bool,
-    /// For how long a verification counts.
+    /// For how long a verification counts, from when it began.
     pub verification_max_age: Duration,
 }
 

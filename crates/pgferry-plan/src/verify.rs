@@ -30,7 +30,7 @@ pub struct Verified {
     pub run: Uuid,
     /// The side that took the writes meanwhile: what it holds counts as right.
     pub active: Side,
-    /// When it began.
+    /// When its first range was compared: what it says is as old as that. Before a restart, if it was resumed.
     pub began_at: Timestamp,
     /// When its last range was compared.
     pub finished_at: Timestamp,
@@ -104,6 +104,8 @@ pub enum DifferenceKind {
     Sequence,
     /// A large object.
     LargeObject,
+    /// An index of the active side does not find rows that are there.
+    Index,
     /// A definition: column, index, constraint, trigger, default.
     Definition,
     /// Owner or privileges: told, and no reason against a cutover.
@@ -118,6 +120,7 @@ impl DifferenceKind {
             DifferenceKind::Row => "row",
             DifferenceKind::Sequence => "sequence",
             DifferenceKind::LargeObject => "large_object",
+            DifferenceKind::Index => "index",
             DifferenceKind::Definition => "definition",
             DifferenceKind::Privilege => "privilege",
         }
@@ -130,6 +133,7 @@ impl DifferenceKind {
             DifferenceKind::Row
             | DifferenceKind::Sequence
             | DifferenceKind::LargeObject
+            | DifferenceKind::Index
             | DifferenceKind::Definition => true,
             DifferenceKind::Privilege => false,
         }
@@ -164,16 +168,50 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl Verified {
-    /// Whether nothing differed.
+    /// Whether every row was shown to be the same, and everything else is.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.mismatched_rows == 0 && self.other_differences == 0
+        !self.is_mismatched() && self.unsettled_rows == 0
+    }
+
+    fn is_mismatched(&self) -> bool {
+        self.mismatched_rows > 0 || self.other_differences > 0
+    }
+
+    /// What it came to in one word: `mismatched`, `unsettled` or `clean`.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        if self.is_mismatched() {
+            "mismatched"
+        } else if self.unsettled_rows > 0 {
+            "unsettled"
+        } else {
+            "clean"
+        }
+    }
+
+    /// Rows of which nothing was shown, for people; None when there are none. No proof of damage: the
+    /// verification itself has not failed by them.
+    #[must_use]
+    pub fn unsettled(&self) -> Option<Blocker> {
+        (self.unsettled_rows > 0).then(|| {
+            Blocker::new(
+                "rows_unsettled",
+                format!(
+                    "{} rows changed at every look of the last verification, so that it is not \
+                     known whether they are the same on both sides",
+                    self.unsettled_rows
+                ),
+                "run `pgferry verify` again when these rows are written less often; \
+                 or set cutover.require_verification = false",
+            )
+        })
     }
 
     /// What differs, for people; None when nothing does.
     #[must_use]
     pub fn problem(&self) -> Option<Blocker> {
-        if self.is_clean() {
+        if !self.is_mismatched() {
             return None;
         }
         let named: Vec<String> = self
@@ -342,12 +380,15 @@ pub fn gate(facts: &Facts, now: Timestamp, policy: &Policy) -> Option<Blocker> {
     if let Some(problem) = verified.problem() {
         return Some(problem);
     }
+    if let Some(unsettled) = verified.unsettled() {
+        return Some(unsettled);
+    }
     let age = age(verified, now);
     (age > policy.verification_max_age).then(|| {
         Blocker::new(
             "verification_too_old",
             format!(
-                "the last verification ended {} ago, more than verification_max_age; {}",
+                "the last verification began {} ago, more than verification_max_age; {}",
                 in_words(age),
                 since(facts, verified)
             ),
@@ -356,10 +397,10 @@ pub fn gate(facts: &Facts, now: Timestamp, policy: &Policy) -> Option<Blocker> {
     })
 }
 
-/// How long ago a verification ended.
+/// How old what a verification says is: since its first range was compared.
 #[must_use]
 pub fn age(verified: &Verified, now: Timestamp) -> Duration {
-    Duration::from_secs_f64(milliseconds(verified.finished_at, now) / 1000.0)
+    Duration::from_secs_f64(milliseconds(verified.began_at, now) / 1000.0)
 }
 
 /// What has changed since a verification, in words.

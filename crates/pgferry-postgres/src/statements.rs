@@ -145,10 +145,13 @@ pub(crate) fn end_sessions(sessions: &[SessionId]) -> String {
 }
 
 /// Writes a side's own marker; a token never goes back.
+///
+/// Its time only ever grows: a clock that is set back would let an older marker stand for this one.
 pub(crate) fn write_marker(side: Side, token: u64) -> String {
     format!(
         "UPDATE pgferry.marker SET token = greatest(token, {token}), \
-         written_at = clock_timestamp(), writer = pg_catalog.pg_current_xact_id() \
+         written_at = greatest(clock_timestamp(), written_at + interval '1 microsecond'), \
+         writer = pg_catalog.pg_current_xact_id() \
          WHERE side = {}",
         literal(side.as_str())
     )

@@ -18,13 +18,19 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use pgferry_engine::Fault;
 use pgferry_plan::verify::{Difference, Verified, VerifyView};
-use pgferry_plan::{Blocker, Seen, Side};
+use pgferry_plan::{Blocker, MigrationName, Seen, Side};
 use tokio::task::JoinHandle;
+use tokio_postgres::error::SqlState;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::cluster::{Inner, PgCluster};
 use crate::node::{describe, is_missing};
+
+/// The name of the origin that repairs are committed under.
+pub(crate) fn repair_origin(name: &MigrationName) -> String {
+    format!("pgferry_{name}_repair")
+}
 
 /// Differences that are told one by one.
 pub const MOST_TOLD: usize = 1000;
@@ -100,7 +106,8 @@ pub struct Wish {
 pub(crate) struct Verifier {
     state: Mutex<State>,
     figures: Arc<Mutex<VerifyFigures>>,
-    wish: Mutex<Wish>,
+    /// What was wished for, of which run.
+    wish: Mutex<Option<(Uuid, Wish)>>,
 }
 
 #[derive(Debug, Default)]
@@ -131,7 +138,8 @@ impl PgCluster {
             return;
         }
         self.stop_verification().await;
-        let wish = std::mem::take(&mut *lock(&self.verifier.wish));
+        let wished = lock(&self.verifier.wish).take_if(|(of, _)| *of == run);
+        let wish = wished.map(|(_, wish)| wish).unwrap_or_default();
         let cancel = CancellationToken::new();
         *lock(&self.verifier.figures) = VerifyFigures {
             run: Some(run),
@@ -186,9 +194,9 @@ impl PgCluster {
         Arc::clone(&self.verifier.figures)
     }
 
-    /// What the next verification is to tell.
-    pub fn wish_of_verification(&self, wish: Wish) {
-        *lock(&self.verifier.wish) = wish;
+    /// What the verification of this run, which was accepted and has not begun, is to do beside comparing.
+    pub fn wish_of_verification(&self, run: Uuid, wish: Wish) {
+        *lock(&self.verifier.wish) = Some((run, wish));
     }
 
     /// Reads what an earlier process found in this run, so that it can still be told.
@@ -283,9 +291,15 @@ impl VerifyError {
         move |error| Self::Statement { side, error }
     }
 
-    /// Whether the table, or the column, is not there any more.
-    fn is_gone(&self) -> bool {
-        matches!(self, Self::Statement { error, .. } if is_missing(error))
+    /// The side on which a statement did not find its table, or the table's schema.
+    fn not_found_on(&self) -> Option<Side> {
+        let Self::Statement { side, error } = self else { return None };
+        error
+            .code()
+            .filter(|code| {
+                **code == SqlState::UNDEFINED_TABLE || **code == SqlState::INVALID_SCHEMA_NAME
+            })
+            .map(|_| *side)
     }
 
     fn into_blocker(self) -> Blocker {

@@ -81,6 +81,26 @@ pub fn ranges(bytes: u64, identity: &Identity) -> u64 {
     }
 }
 
+/// Whether ranges are all that a table was cut into: numbered from zero, open at both ends, each
+/// going on where the one before ends. Each is its number, its first key, and the first behind it.
+pub fn is_whole<K: PartialEq>(
+    ranges: impl IntoIterator<Item = (i32, Option<K>, Option<K>)>,
+) -> bool {
+    let mut end: Option<Option<K>> = None;
+    for (number, (found, from, to)) in (0..).zip(ranges) {
+        let joined = match &end {
+            None => from.is_none(),
+            // Only the last one is open at its end.
+            Some(end) => end.is_some() && *end == from,
+        };
+        if found != number || !joined {
+            return false;
+        }
+        end = Some(to);
+    }
+    matches!(end, Some(None))
+}
+
 /// Into how many buckets a range is cut that differs: a power of two, so that a bucket holds a few
 /// hundred rows.
 #[must_use]
@@ -149,6 +169,19 @@ mod tests {
         assert_eq!(identity(&here, &there), Identity::Content);
         let without = TableView { key: Key::Missing { candidate: None }, ..here.clone() };
         assert_eq!(identity(&here, &without), Identity::Content);
+    }
+
+    #[test]
+    fn a_plan_of_which_a_piece_is_missing_is_none() {
+        let whole = [(0, None, Some(3)), (1, Some(3), Some(7)), (2, Some(7), None)];
+        assert!(is_whole(whole));
+        assert!(is_whole([(0, None::<i32>, None)]));
+        for left in [&whole[..2], &whole[1..], &whole[..0], &[whole[0], whole[2]]] {
+            assert!(!is_whole(left.iter().copied()), "{left:?}");
+        }
+        assert!(!is_whole([(0, None, Some(3)), (1, Some(4), None)]), "a gap");
+        assert!(!is_whole([(0, None, None), (1, None, None::<i32>)]), "two plans");
+        assert!(!is_whole([(1, None, None::<i32>)]), "the first is not there");
     }
 
     #[test]

@@ -1,17 +1,21 @@
 //! When a row that differs is damage, and when it is only under way.
 //!
 //! The two servers share no snapshot. So a row is read on the active side, a marker is written
-//! there and awaited, and the row is read on the passive side; then the same once more. Two rules
-//! follow from the order of commits, and both are proofs, whatever the application does meanwhile:
+//! there and awaited, and the row is read on the passive side; then the same twice more. A commit is in
+//! the log, and may be on the passive side, before the active side shows it: it may wait there for a
+//! synchronous standby. A marker that was committed behind it says that it is shown. Two rules follow,
+//! and both are proofs, whatever the application does meanwhile:
 //!
-//! - The active side holds the *same version* before and after the passive side's look: nothing
-//!   touched the row in between, and everything before had arrived. What the passive side showed
-//!   must have been that version.
-//! - The passive side holds the *same version* in two looks: it is older than the active side's look
-//!   in between, and by the second everything before that look had arrived. It must be what the active
-//!   side showed.
+//! - The active side holds the *same version* in three looks: whatever the passive side showed after
+//!   the first of them was logged before the second marker, and so is shown by the third look. Nothing
+//!   touched the row in between. What the passive side showed must have been that version.
+//! - The passive side holds the *same version* in three looks: it was logged before the second marker,
+//!   so the active side's third look is not older, and by the passive side's third everything that it
+//!   showed had arrived. It must be what the active side showed.
 //!
-//! A row that changes at each look of both sides is in flight. It is never damage, and never proven.
+//! A row that changes between the looks of both sides is in flight. It is never proven to be damage. One
+//! that is on the active side in every look, and never on the passive side, is taken to be missing all
+//! the same: a row that comes and goes is not seen so by as many rounds as there are.
 
 /// One row as one side shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +59,7 @@ impl Wrong {
     }
 }
 
-/// What two rounds say of a row.
+/// What rounds say of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// Both sides hold the same.
@@ -69,15 +73,59 @@ pub enum Standing {
 /// Rounds after which a row is left alone.
 pub const MOST_ROUNDS: usize = 16;
 
-/// Judges a row by its last round and the one before.
+/// What was seen of a row so far: its last rounds, and whether it was missing in all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watched {
+    rounds: usize,
+    missing: usize,
+    /// The last two, the older one first.
+    before: [Option<Round>; 2],
+}
+
+impl Watched {
+    /// Takes in one more round, and judges the row by it and the two before.
+    pub fn look(&mut self, now: Round) -> Standing {
+        let standing = match &self.before {
+            [Some(first), Some(second)] => judge(first, second, &now),
+            [_, _] if same_content(&now) => Standing::Equal,
+            [_, _] => Standing::Open,
+        };
+        self.rounds += 1;
+        self.missing += usize::from(now.active.is_some() && now.passive.is_none());
+        self.before.rotate_left(1);
+        self.before[1] = Some(now);
+        standing
+    }
+
+    /// What a row is that is still open after [`MOST_ROUNDS`].
+    #[must_use]
+    pub fn at_the_end(&self) -> Standing {
+        if self.rounds >= MOST_ROUNDS && self.missing == self.rounds {
+            Standing::Proven(Wrong::Missing)
+        } else {
+            Standing::Open
+        }
+    }
+
+    /// The last round.
+    #[must_use]
+    pub fn last(&self) -> Option<&Round> {
+        self.before[1].as_ref()
+    }
+}
+
+/// Judges a row by its last round and the two before.
 #[must_use]
-pub fn judge(before: Option<&Round>, now: &Round) -> Standing {
+pub fn judge(first: &Round, second: &Round, now: &Round) -> Standing {
     if same_content(now) {
         return Standing::Equal;
     }
-    let Some(before) = before else { return Standing::Open };
-    let passive_stood = same_version(&before.passive, &now.passive);
-    let active_stood = same_version(&before.active, &now.active) && !same_content(before);
+    let stood = |side: fn(&Round) -> &Option<RowState>| {
+        same_version(side(first), side(second)) && same_version(side(second), side(now))
+    };
+    let passive_stood = stood(|round| &round.passive);
+    // What the passive side showed first is what the two later looks prove.
+    let active_stood = stood(|round| &round.active) && !same_content(first);
     if !passive_stood && !active_stood {
         return Standing::Open;
     }
@@ -112,26 +160,35 @@ mod tests {
         Some(RowState { content, version: version.to_owned() })
     }
 
-    fn check(before: Round, now: Round, wanted: Standing) {
-        assert_eq!(judge(Some(&before), &now), wanted, "{before:?} {now:?}");
+    fn check(rounds: [Round; 3], wanted: Standing) {
+        let [first, second, now] = &rounds;
+        assert_eq!(judge(first, second, now), wanted, "{rounds:?}");
     }
 
     #[test]
     fn a_difference_that_holds_still_is_damage() {
+        let thrice = |round: &Round| [round.clone(), round.clone(), round.clone()];
         let value = Round { active: row(1, "a"), passive: row(2, "p") };
-        check(value.clone(), value.clone(), Standing::Proven(Wrong::Different));
+        check(thrice(&value), Standing::Proven(Wrong::Different));
         let missing = Round { active: row(1, "a"), passive: None };
-        check(missing.clone(), missing, Standing::Proven(Wrong::Missing));
+        check(thrice(&missing), Standing::Proven(Wrong::Missing));
         let extra = Round { active: None, passive: row(1, "p") };
-        check(extra.clone(), extra, Standing::Proven(Wrong::Extra));
-        assert_eq!(judge(None, &value), Standing::Open, "one look is none");
+        check(thrice(&extra), Standing::Proven(Wrong::Extra));
+        let mut watched = Watched::default();
+        assert_eq!(watched.look(value.clone()), Standing::Open, "one look is none");
+        assert_eq!(watched.look(value.clone()), Standing::Open, "nor are two");
+        assert_eq!(watched.look(value.clone()), Standing::Proven(Wrong::Different));
+        assert_eq!(watched.last(), Some(&value));
     }
 
     #[test]
     fn updates_that_do_not_arrive_are_damage_although_the_active_side_changes() {
         check(
-            Round { active: row(1, "a"), passive: row(9, "p") },
-            Round { active: row(2, "b"), passive: row(9, "p") },
+            [
+                Round { active: row(1, "a"), passive: row(9, "p") },
+                Round { active: row(2, "b"), passive: row(9, "p") },
+                Round { active: row(3, "c"), passive: row(9, "p") },
+            ],
             Standing::Proven(Wrong::Different),
         );
     }
@@ -139,22 +196,52 @@ mod tests {
     #[test]
     fn what_changes_on_both_sides_is_in_flight() {
         check(
-            Round { active: row(1, "a"), passive: row(2, "q") },
-            Round { active: row(3, "c"), passive: row(4, "s") },
+            [
+                Round { active: row(1, "a"), passive: row(2, "q") },
+                Round { active: row(3, "c"), passive: row(4, "s") },
+                Round { active: row(5, "e"), passive: row(6, "u") },
+            ],
             Standing::Open,
         );
         // It came and went between the looks.
         check(
-            Round { active: row(1, "a"), passive: None },
-            Round { active: row(1, "b"), passive: None },
+            ["a", "b", "c"].map(|version| Round { active: row(1, version), passive: None }),
             Standing::Open,
         );
         // The passive side had it before; the active side has changed it since, and back.
         check(
-            Round { active: row(1, "a"), passive: row(1, "p") },
-            Round { active: row(1, "a"), passive: row(2, "q") },
+            [
+                Round { active: row(1, "a"), passive: row(1, "p") },
+                Round { active: row(1, "a"), passive: row(1, "p") },
+                Round { active: row(1, "a"), passive: row(2, "q") },
+            ],
             Standing::Open,
         );
+        // A commit that the passive side has, and the active side does not show yet.
+        check(
+            [
+                Round { active: row(0, "z"), passive: row(0, "o") },
+                Round { active: row(1, "a"), passive: row(2, "p") },
+                Round { active: row(1, "a"), passive: row(2, "p") },
+            ],
+            Standing::Open,
+        );
+    }
+
+    #[test]
+    fn a_hot_row_that_is_never_there_is_missing_and_one_that_comes_and_goes_is_not() {
+        let seen = |rounds: usize, there: Option<usize>| {
+            let mut watched = Watched::default();
+            for at in 0..rounds {
+                let passive = row(at as i64 - 1, &format!("p{at}")).filter(|_| there == Some(at));
+                let active = row(at as i64, &format!("a{at}"));
+                assert_eq!(watched.look(Round { active, passive }), Standing::Open);
+            }
+            watched.at_the_end()
+        };
+        assert_eq!(seen(MOST_ROUNDS, None), Standing::Proven(Wrong::Missing));
+        assert_eq!(seen(MOST_ROUNDS, Some(7)), Standing::Open, "it was there once");
+        assert_eq!(seen(MOST_ROUNDS - 1, None), Standing::Open, "not often enough");
     }
 
     /// A row's history on the active side: its content, or nothing, each a version of its own.
@@ -163,23 +250,35 @@ mod tests {
     }
 
     proptest! {
-        /// The active side lives through a history; the passive side shows, behind a marker, any
-        /// moment not older than the active side's look. No two such rounds are ever called damage.
+        /// The active side lives through a history. What is logged may not be shown there yet, unless a
+        /// marker was committed in between; the passive side shows whatever is logged, and not less
+        /// than its marker stands behind. No three such rounds are ever called damage.
         #[test]
         fn a_faithful_replica_is_never_accused(
             history in history(),
-            moments in proptest::collection::vec(0..1000_usize, 4),
+            logged in proptest::collection::vec(0..1000_usize, 9),
+            shown in proptest::collection::vec(0..1000_usize, 6),
         ) {
-            let shown = |at: usize, side: &str| {
+            let state = |at: usize, side: &str| {
                 history[at].map(|content| RowState { content, version: format!("{side}{at}") })
             };
-            let mut at = moments.iter().map(|moment| moment % history.len()).collect::<Vec<_>>();
-            // active 1 ≤ passive 1, active 1 ≤ active 2 ≤ passive 2, and a look at the active side
-            // comes after the passive side's before it: that one cannot have shown the future.
-            at.sort_unstable();
-            let before = Round { active: shown(at[0], "a"), passive: shown(at[1], "p") };
-            let now = Round { active: shown(at[2], "a"), passive: shown(at[3], "p") };
-            prop_assert!(!matches!(judge(Some(&before), &now), Standing::Proven(_)));
+            // How much is logged at each active look, marker and passive look, in their order.
+            let mut logged: Vec<usize> = logged.iter().map(|at| at % history.len()).collect();
+            logged.sort_unstable();
+            let mut least = 0;
+            let rounds: Vec<Round> = (0..3)
+                .map(|round| {
+                    let (look, marker, passive) =
+                        (logged[3 * round], logged[3 * round + 1], logged[3 * round + 2]);
+                    let between = |low: usize, high: usize, pick: usize| low + pick % (high - low + 1);
+                    let active = state(between(least, look, shown[2 * round]), "a");
+                    least = marker;
+                    let passive = state(between(marker, passive, shown[2 * round + 1]), "p");
+                    Round { active, passive }
+                })
+                .collect();
+            let standing = judge(&rounds[0], &rounds[1], &rounds[2]);
+            prop_assert!(!matches!(standing, Standing::Proven(_)), "{rounds:?}");
         }
     }
 }

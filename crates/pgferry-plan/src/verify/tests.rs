@@ -74,6 +74,16 @@ fn a_cutover_needs_a_clean_and_recent_verification() {
     assert_eq!(of(&resting(None), now()).as_deref(), Some("not_verified"));
     assert_eq!(of(&resting(Some(verified(0))), now()), None);
     assert_eq!(of(&resting(Some(verified(3))), now()).as_deref(), Some("verification_mismatched"));
+    let unsettled = Verified { unsettled_rows: 1, ..verified(0) };
+    assert_eq!((unsettled.is_clean(), unsettled.state()), (false, "unsettled"));
+    assert_eq!(unsettled.problem(), None, "it is no proof of damage");
+    assert_eq!(of(&resting(Some(unsettled)), now()).as_deref(), Some("rows_unsettled"));
+    let both = Verified { unsettled_rows: 1, ..verified(3) };
+    assert_eq!(both.state(), "mismatched");
+    assert_eq!(of(&resting(Some(both)), now()).as_deref(), Some("verification_mismatched"));
+    // What was compared first is what is old, however lately the rest was.
+    let resumed = Verified { began_at: now() - SignedDuration::from_hours(2), ..verified(0) };
+    assert_eq!(of(&resting(Some(resumed)), now()).as_deref(), Some("verification_too_old"));
     let later = now() + SignedDuration::from_hours(2);
     assert_eq!(of(&resting(Some(verified(0))), later).as_deref(), Some("verification_too_old"));
     let without = Policy { require_verification: false, ..policy() };
@@ -105,7 +115,7 @@ fn the_verdict_says_how_old_it_is_and_what_changed_since() {
     };
     facts.operations = vec![crossing(now() - SignedDuration::from_secs(90)), crossing(now())];
     let blocker = gate(&facts, now() + SignedDuration::from_hours(3), &policy()).unwrap();
-    assert!(blocker.message.contains("ended 3 h ago"), "{}", blocker.message);
+    assert!(blocker.message.contains("began 3 h ago"), "{}", blocker.message);
     assert!(blocker.message.contains("moved once since"), "{}", blocker.message);
 }
 

@@ -11,15 +11,16 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use pgferry_plan::Side;
+use pgferry_plan::scope::ColumnView;
 use pgferry_plan::verify::parts::{Digest, Identity, buckets};
-use pgferry_plan::verify::rounds::{MOST_ROUNDS, Round, RowState, Standing, Wrong, judge};
+use pgferry_plan::verify::rounds::{MOST_ROUNDS, Round, RowState, Standing, Watched, Wrong};
 use pgferry_plan::verify::{Difference, DifferenceKind, KeyPart, ValuePair};
 use tokio_postgres::RowStream;
 use tokio_postgres::types::ToSql;
 
 use super::marker;
 use super::mend::Damaged;
-use super::sql::{Bounds, PREPARE, Place, TableSql};
+use super::sql::{Bounds, PREPARE, Place, TableSql, WITH_INDEX, WITHOUT_INDEX};
 use super::{VerifyError, Wish};
 use crate::cluster::PgCluster;
 use crate::connect::Session;
@@ -62,6 +63,13 @@ pub(super) struct Worker<'a> {
 }
 
 type Rows = HashMap<Vec<String>, RowState>;
+
+/// What rows came to that were looked at for some rounds; the rest of them is equal.
+#[derive(Debug, Default)]
+struct Watch {
+    proven: Vec<Damaged>,
+    open: HashSet<Vec<String>>,
+}
 
 impl<'a> Worker<'a> {
     pub(super) async fn open(
@@ -123,19 +131,23 @@ impl<'a> Worker<'a> {
             "rows are looked at one by one"
         );
         let mut after = None;
+        let mut proven = Vec::new();
         loop {
             let sql = table.list(bounds, buckets, &left, after.as_ref());
             let (suspects, next) = self.merge(&sql).await?;
             for keys in suspects.chunks(ROWS_OF_A_ROUND) {
-                self.settle(table, name, keys, &mut compared).await?;
+                let mut watch = self.watch(table, keys).await?;
+                compared.unsettled += watch.open.len() as u64;
+                proven.append(&mut watch.proven);
             }
             let Some(next) = next else { break };
-            if compared.differences.len() >= MOST_LOCATED {
+            if proven.len() >= MOST_LOCATED {
                 compared.at_least = true;
                 break;
             }
             after = Some(next);
         }
+        self.take_down(table, name, proven, &mut compared).await?;
         Ok(compared)
     }
 
@@ -185,6 +197,12 @@ impl<'a> Worker<'a> {
         marker::pass(self.cluster, self.active_side, self.epoch, &self.passive).await
     }
 
+    /// Whether a marker arrives within so long.
+    pub(super) async fn marker_within(&self, patience: Duration) -> Result<bool, VerifyError> {
+        let (cluster, active) = (self.cluster, self.active_side);
+        marker::pass_within(cluster, active, self.epoch, &self.passive, patience).await
+    }
+
     /// Keys of rows that are not the same in two lists of one order, and where to go on when there
     /// are more.
     async fn merge(&self, sql: &str) -> Result<(Vec<Vec<String>>, Option<Place>), VerifyError> {
@@ -228,21 +246,15 @@ impl<'a> Worker<'a> {
     }
 
     /// Looks at some rows again and again, until each is equal, proven damage, or left alone.
-    async fn settle(
-        &self,
-        table: &TableSql,
-        name: &str,
-        keys: &[Vec<String>],
-        compared: &mut Compared,
-    ) -> Result<(), VerifyError> {
-        let mut open: HashMap<Vec<String>, Option<Round>> =
-            keys.iter().map(|key| (key.clone(), None)).collect();
-        let mut proven: Vec<Damaged> = Vec::new();
+    async fn watch(&self, table: &TableSql, keys: &[Vec<String>]) -> Result<Watch, VerifyError> {
+        let mut open: HashMap<Vec<String>, Watched> =
+            keys.iter().map(|key| (key.clone(), Watched::default())).collect();
+        let mut watch = Watch::default();
         for round in 0..MOST_ROUNDS {
             if open.is_empty() {
                 break;
             }
-            if round > 1 {
+            if round > 2 {
                 let times = u32::try_from(round).unwrap_or(u32::MAX);
                 tokio::time::sleep(PAUSE.saturating_mul(times)).await;
             }
@@ -250,32 +262,60 @@ impl<'a> Worker<'a> {
             let here = self.lookup(table, self.active_side, &asked).await?;
             self.marker().await?;
             let there = self.lookup(table, self.active_side.other(), &asked).await?;
-            open.retain(|key, before| {
+            open.retain(|key, watched| {
                 let now =
                     Round { active: here.get(key).cloned(), passive: there.get(key).cloned() };
-                match judge(before.as_ref(), &now) {
+                match watched.look(now.clone()) {
                     Standing::Equal => false,
                     Standing::Proven(wrong) => {
-                        proven.push((key.clone(), wrong, now));
+                        watch.proven.push((key.clone(), wrong, now));
                         false
                     }
-                    Standing::Open => {
-                        *before = Some(now);
-                        true
-                    }
+                    Standing::Open => true,
                 }
             });
         }
-        compared.unsettled += open.len() as u64;
+        for (key, watched) in open {
+            match (watched.at_the_end(), watched.last()) {
+                (Standing::Proven(wrong), Some(last)) => {
+                    watch.proven.push((key, wrong, last.clone()));
+                }
+                (Standing::Proven(_) | Standing::Open | Standing::Equal, _) => {
+                    watch.open.insert(key);
+                }
+            }
+        }
+        Ok(watch)
+    }
+
+    /// Tells of rows that are proven to differ, and copies them again where that was asked for.
+    async fn take_down(
+        &self,
+        table: &TableSql,
+        name: &str,
+        proven: Vec<Damaged>,
+        compared: &mut Compared,
+    ) -> Result<(), VerifyError> {
+        let (proven, mut unseen) = self.without_unseen(table, name, proven, compared).await?;
         let mut found = self.describe(table, name, &proven).await?;
         if self.wish.repair && !proven.is_empty() {
             let refused = self.mend(table, &proven).await?;
-            let left = self.still_differ(table, &proven).await?;
-            for ((key, ..), told) in proven.iter().zip(&mut found) {
-                told.mended = refused.is_none() && !left.contains(key);
-                told.message = refused.clone().unwrap_or_default();
+            let keys: Vec<Vec<String>> = proven.iter().map(|(key, ..)| key.clone()).collect();
+            let (mut left, mut open) = (HashSet::new(), HashSet::new());
+            for some in keys.chunks(ROWS_OF_A_ROUND) {
+                let watch = self.watch(table, some).await?;
+                left.extend(watch.proven.into_iter().map(|(key, ..)| key));
+                open.extend(watch.open);
+            }
+            for (key, told) in keys.iter().zip(&mut found) {
+                // Replaced under a lock, and changed since at every look: not what was proven.
+                told.mended = !left.contains(key) && (refused.is_none() || !open.contains(key));
+                if !told.mended {
+                    told.message = refused.clone().unwrap_or_default();
+                }
             }
         }
+        found.append(&mut unseen);
         for difference in &found {
             let mended = if difference.mended { difference.rows } else { 0 };
             compared.mended += mended;
@@ -285,23 +325,73 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Which of these rows are not the same now, behind a marker.
-    async fn still_differ(
+    /// Takes out what is an index's fault: rows that seem to be the passive side's alone, because an
+    /// index of the active side does not find them. They are told, and never taken away.
+    async fn without_unseen(
         &self,
         table: &TableSql,
-        rows: &[Damaged],
-    ) -> Result<HashSet<Vec<String>>, VerifyError> {
-        let mut left = HashSet::new();
-        for some in rows.chunks(ROWS_OF_A_ROUND) {
-            let keys: Vec<Vec<String>> = some.iter().map(|(key, ..)| key.clone()).collect();
-            let here = self.lookup(table, self.active_side, &keys).await?;
-            self.marker().await?;
-            let there = self.lookup(table, self.active_side.other(), &keys).await?;
-            left.extend(keys.into_iter().filter(|key| {
-                here.get(key).map(|row| row.content) != there.get(key).map(|row| row.content)
-            }));
+        name: &str,
+        mut proven: Vec<Damaged>,
+        compared: &mut Compared,
+    ) -> Result<(Vec<Damaged>, Vec<Difference>), VerifyError> {
+        let Identity::Key { columns, .. } = &table.identity else {
+            return Ok((proven, Vec::new()));
+        };
+        let extra: Vec<Vec<String>> = proven
+            .iter()
+            .filter(|(_, wrong, _)| *wrong == Wrong::Extra)
+            .map(|(key, ..)| key.clone())
+            .collect();
+        if extra.is_empty() {
+            return Ok((proven, Vec::new()));
         }
-        Ok(left)
+        let looked = self.with_and_without_index(table, &extra).await;
+        if looked.is_err() {
+            // The session is used again for the next table.
+            let _ = self.active.batch_execute("ROLLBACK").await;
+        }
+        let (without, with) = looked.map_err(VerifyError::on(self.active_side))?;
+        proven.retain(|(key, wrong, _)| *wrong != Wrong::Extra || !without.contains(key));
+        let (came, unseen): (Vec<_>, Vec<_>) =
+            without.into_iter().partition(|key| with.contains(key));
+        // It is on the active side by now.
+        compared.unsettled += came.len() as u64;
+        let told = unseen.iter().map(|key| Difference {
+            kind: DifferenceKind::Index,
+            message: format!(
+                "an index does not find the row {}, which is there: REINDEX TABLE on the {}",
+                key_parts(columns, key)
+                    .iter()
+                    .map(|part| format!("{}={}", part.column, part.value))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+                self.active_side
+            ),
+            ..row_difference(name, Some(key_parts(columns, key)), Wrong::Different, 1)
+        });
+        let told = told.collect();
+        Ok((proven, told))
+    }
+
+    /// Which of these rows the active side has, by reading the whole table, and by whatever index
+    /// there is, in one snapshot.
+    async fn with_and_without_index(
+        &self,
+        table: &TableSql,
+        keys: &[Vec<String>],
+    ) -> Result<(HashSet<Vec<String>>, HashSet<Vec<String>>), tokio_postgres::Error> {
+        let arrays = by_column(keys);
+        let sql = table.lookup();
+        let look = async || {
+            let rows = self.active.query(&sql, &parameters(&arrays)).await?;
+            rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()
+        };
+        self.active.batch_execute(WITHOUT_INDEX).await?;
+        let without = look().await?;
+        self.active.batch_execute(WITH_INDEX).await?;
+        let with = look().await?;
+        self.active.batch_execute("COMMIT").await?;
+        Ok((without, with))
     }
 
     /// A session that may write, for a repair.
@@ -370,24 +460,11 @@ impl<'a> Worker<'a> {
             .iter()
             .map(|(key, wrong, _)| {
                 let (columns_differ, values) = details.get(key).cloned().unwrap_or_default();
-                let key = columns
-                    .iter()
-                    .zip(key)
-                    .map(|(column, value)| KeyPart {
-                        column: column.name.clone(),
-                        value: value.clone(),
-                    })
-                    .collect();
+                let key = Some(key_parts(columns, key));
                 Difference {
-                    kind: DifferenceKind::Row,
-                    object: name.to_owned(),
-                    key: Some(key),
-                    wrong: *wrong,
-                    rows: 1,
                     columns: columns_differ,
                     values,
-                    mended: false,
-                    message: String::new(),
+                    ..row_difference(name, key, *wrong, 1)
                 }
             })
             .collect())
@@ -436,16 +513,28 @@ fn told(table: &TableSql, here: &Details, there: &Details) -> (Vec<String>, Vec<
 fn without_key(name: &str, wrong: Wrong, round: &Round) -> Difference {
     let of = |state: &Option<RowState>| state.as_ref().map_or(0, |state| state.content);
     let (here, there) = (of(&round.active), of(&round.passive));
+    let wrong = match wrong {
+        Wrong::Different if here > there => Wrong::Missing,
+        Wrong::Different => Wrong::Extra,
+        Wrong::Missing | Wrong::Extra => wrong,
+    };
+    row_difference(name, None, wrong, here.abs_diff(there))
+}
+
+fn key_parts(columns: &[ColumnView], key: &[String]) -> Vec<KeyPart> {
+    let parts = columns.iter().zip(key);
+    parts
+        .map(|(column, value)| KeyPart { column: column.name.clone(), value: value.clone() })
+        .collect()
+}
+
+fn row_difference(name: &str, key: Option<Vec<KeyPart>>, wrong: Wrong, rows: u64) -> Difference {
     Difference {
         kind: DifferenceKind::Row,
         object: name.to_owned(),
-        key: None,
-        wrong: match wrong {
-            Wrong::Different if here > there => Wrong::Missing,
-            Wrong::Different => Wrong::Extra,
-            Wrong::Missing | Wrong::Extra => wrong,
-        },
-        rows: here.abs_diff(there),
+        key,
+        wrong,
+        rows,
         columns: Vec::new(),
         values: Vec::new(),
         mended: false,

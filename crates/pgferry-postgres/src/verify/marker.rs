@@ -29,6 +29,29 @@ pub(super) async fn pass(
     epoch: i64,
     passive: &Client,
 ) -> Result<(), VerifyError> {
+    if pass_within(cluster, active, epoch, passive, PATIENCE).await? {
+        return Ok(());
+    }
+    Err(VerifyError::Blocked(Blocker::new(
+        "stream_behind",
+        format!(
+            "a marker of the {active} was not on the {} after {} s: rows cannot be compared \
+             while the stream does not carry",
+            active.other(),
+            PATIENCE.as_secs()
+        ),
+        "look at `pgferry status`; verify again when the stream has caught up",
+    )))
+}
+
+/// The same, and false when it is not there after so long.
+pub(super) async fn pass_within(
+    cluster: &PgCluster,
+    active: Side,
+    epoch: i64,
+    passive: &Client,
+    patience: Duration,
+) -> Result<bool, VerifyError> {
     let node = cluster.node(active);
     node.mutate(Guard { epoch, revision: None }, &touch_marker(active)).await?;
     let word = active.as_str();
@@ -50,19 +73,10 @@ pub(super) async fn pass(
             .map_err(VerifyError::on(active.other()))?
             .flatten();
         if arrived == Some(true) {
-            return Ok(());
+            return Ok(true);
         }
-        if began.elapsed() > PATIENCE {
-            return Err(VerifyError::Blocked(Blocker::new(
-                "stream_behind",
-                format!(
-                    "a marker of the {active} was not on the {} after {} s: rows cannot be compared \
-                     while the stream does not carry",
-                    active.other(),
-                    PATIENCE.as_secs()
-                ),
-                "look at `pgferry status`; verify again when the stream has caught up",
-            )));
+        if began.elapsed() > patience {
+            return Ok(false);
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);

@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
+use pgferry_plan::verify::parts::is_whole;
 use pgferry_plan::{Side, TableName};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
@@ -46,9 +48,34 @@ struct Outcome {
 pub(super) struct Known {
     pub(super) parts: HashMap<TableName, Vec<Part>>,
     pub(super) compared: HashMap<(TableName, i32), Compared>,
+    /// When the first of them was compared, by the destination's clock.
+    pub(super) oldest: Option<Timestamp>,
 }
 
-const LOAD: &str = "SELECT schema_name, table_name, range_no, from_key, to_key, outcome::text \
+impl Known {
+    /// Forgets tables of which only some ranges are here, and names them: the process that wrote them
+    /// died before it had written all, and what is not here would be compared by nobody.
+    fn forget_unfinished(&mut self) -> Vec<TableName> {
+        let unfinished: Vec<TableName> =
+            self.parts
+                .iter()
+                .filter(|(_, parts)| {
+                    !is_whole(parts.iter().map(|part| {
+                        (part.number, part.bounds.from.as_ref(), part.bounds.to.as_ref())
+                    }))
+                })
+                .map(|(name, _)| name.clone())
+                .collect();
+        for name in &unfinished {
+            for part in self.parts.remove(name).unwrap_or_default() {
+                self.compared.remove(&(part.name, part.number));
+            }
+        }
+        unfinished
+    }
+}
+
+const LOAD: &str = "SELECT schema_name, table_name, range_no, from_key, to_key, outcome::text, verified_at \
     FROM pgferry.verified WHERE run = $1 ORDER BY schema_name, table_name, range_no";
 
 /// What a run has compared before; what other runs have is taken away.
@@ -58,7 +85,6 @@ pub(super) async fn begin(
     epoch: i64,
 ) -> Result<Known, VerifyError> {
     let node = cluster.node(Side::Destination);
-    let forget = format!("DELETE FROM pgferry.verified WHERE run <> {}", uuid(run));
     let rows = {
         let mut client = node.client().await.map_err(|error| node.fault(&error))?;
         match client.query(LOAD, &[&run]).await {
@@ -73,25 +99,41 @@ pub(super) async fn begin(
             Err(error) => return Err(VerifyError::on(Side::Destination)(error)),
         }
     };
-    node.mutate(Guard { epoch, revision: None }, &forget).await?;
     let mut known = Known::default();
     for row in rows {
         let take = || {
             let name = TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?);
             let bounds = Bounds { from: row.try_get(3)?, to: row.try_get(4)? };
             let outcome: Option<String> = row.try_get(5)?;
-            Ok::<_, tokio_postgres::Error>((name, row.try_get::<_, i32>(2)?, bounds, outcome))
+            let at: Option<Timestamp> = row.try_get(6)?;
+            Ok::<_, tokio_postgres::Error>((name, row.try_get::<_, i32>(2)?, bounds, outcome, at))
         };
-        let (name, number, bounds, outcome) = take().map_err(VerifyError::on(Side::Destination))?;
+        let (name, number, bounds, outcome, at) =
+            take().map_err(VerifyError::on(Side::Destination))?;
         // What cannot be read is compared again.
         let outcome = outcome.and_then(|text| serde_json::from_str::<Outcome>(&text).ok());
         if let Some(outcome) = outcome {
             known.compared.insert((name.clone(), number), outcome.into());
+            known.oldest = known.oldest.into_iter().chain(at).min();
         }
         let part = Part { name: name.clone(), number, bounds, bytes: 0 };
         known.parts.entry(name).or_default().push(part);
     }
+    let unfinished = known.forget_unfinished();
+    node.mutate(Guard { epoch, revision: None }, &forget(run, &unfinished)).await?;
     Ok(known)
+}
+
+fn forget(run: Uuid, unfinished: &[TableName]) -> String {
+    let mut sql = format!("DELETE FROM pgferry.verified WHERE run <> {}", uuid(run));
+    if !unfinished.is_empty() {
+        let names: Vec<String> = unfinished
+            .iter()
+            .map(|name| format!("({}, {})", literal(&name.schema), literal(&name.name)))
+            .collect();
+        sql.push_str(&format!(" OR (schema_name, table_name) IN ({})", names.join(", ")));
+    }
+    sql
 }
 
 /// Writes into how many ranges a table was cut, before the first of them is compared.
@@ -197,5 +239,35 @@ impl From<Outcome> for Compared {
     fn from(outcome: Outcome) -> Self {
         let Outcome { rows, mismatched, at_least, unsettled, mended, differences } = outcome;
         Self { rows, mismatched, at_least, unsettled, mended, differences }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_whose_ranges_are_not_all_there_is_cut_again() {
+        let key = |n: i32| Some(vec![n.to_string()]);
+        let mut known = Known::default();
+        for (table, number, from, to) in [
+            ("whole", 0, None, key(5)),
+            ("whole", 1, key(5), None),
+            ("half", 0, None, key(5)),
+            ("half", 1, key(5), key(9)),
+            ("single", 0, None, None),
+        ] {
+            let name = TableName::new("public", table);
+            known.compared.insert((name.clone(), number), Compared::default());
+            let part = Part { name: name.clone(), number, bounds: Bounds { from, to }, bytes: 0 };
+            known.parts.entry(name).or_default().push(part);
+        }
+        let half = TableName::new("public", "half");
+        let unfinished = known.forget_unfinished();
+        assert_eq!(unfinished, [half]);
+        assert_eq!((known.parts.len(), known.compared.len()), (2, 3));
+        let sql = forget(Uuid::nil(), &unfinished);
+        assert!(sql.ends_with("IN (('public', 'half'))"), "{sql}");
+        assert!(!forget(Uuid::nil(), &[]).contains(" OR "));
     }
 }

@@ -39,6 +39,8 @@ const WRITTEN_EVERY: Duration = Duration::from_secs(1);
 /// Ranges of all tables that are planned in one statement.
 const PLANNED_TOGETHER: usize = 500;
 
+const IS_GONE: &str = "SELECT pg_catalog.to_regclass($1::text) IS NULL";
+
 /// What one verification is about.
 pub(super) struct Run {
     pub(super) cluster: PgCluster,
@@ -59,6 +61,8 @@ struct Totals {
     mismatched: u64,
     at_least: bool,
 }
+
+type Prepared = (BTreeMap<TableName, TableSql>, Mutex<Shared>, Option<Timestamp>);
 
 /// What the workers share.
 struct Shared {
@@ -105,32 +109,61 @@ impl Run {
     }
 
     async fn once(&self, began_at: Timestamp) -> Result<Verified, VerifyError> {
-        let work = async {
-            if self.wish.repair {
-                tracing::warn!(run = %self.run, "rows that differ are copied again");
-                mend::prepare(&self.cluster, self.active.other()).await?;
-            }
-            let known = record::begin(&self.cluster, self.run, self.epoch).await?;
-            let (here, there, hashing) = self.both().await?;
-            let tables = pairs(&here, &there, hashing);
-            let shared = Mutex::new(self.plan(&here, &tables, known).await?);
-            let pace = Pace::new(self.cluster.config.verify.max_bytes_per_second);
-            let workers: Vec<_> = (0..self.cluster.config.verify.jobs.max(1))
-                .map(|_| Box::pin(self.work(&tables, &shared, &pace)))
-                .collect();
-            futures_util::future::try_join_all(workers).await?;
+        let (tables, shared, oldest) = self.unless_stopped(self.prepare()).await?;
+        let pace = Pace::new(self.cluster.config.verify.max_bytes_per_second);
+        let stop = self.cancel.child_token();
+        let workers = (0..self.cluster.config.verify.jobs.max(1)).map(|_| {
+            Box::pin(async {
+                let result = self.work(&tables, &shared, &pace, &stop).await;
+                if result.is_err() {
+                    stop.cancel();
+                }
+                result
+            })
+        });
+        // Until the last of them has taken its statements back: dropped, those would go on on the
+        // servers while writes are held.
+        let results = futures_util::future::join_all(workers).await;
+        let errors: Vec<VerifyError> = results.into_iter().filter_map(Result::err).collect();
+        let stopped = |error: &VerifyError| matches!(error, VerifyError::Stopped);
+        if let Some(error) = errors.into_iter().min_by_key(stopped) {
+            return Err(error);
+        }
+        let others = async {
             self.write(&shared, true).await?;
             if self.wish.repair {
                 mend::clean_up(&self.cluster, self.active.other()).await;
             }
-            let others = self.cluster.compare_others(self.active, self.at_rest).await?;
-            Ok(self.conclude(began_at, &tables, &lock(&shared), others))
+            self.cluster.compare_others(self.active, self.at_rest).await
         };
+        let others = self.unless_stopped(others).await?;
+        let began_at = oldest.map_or(began_at, |oldest| oldest.min(began_at));
+        Ok(self.conclude(began_at, &tables, &lock(&shared), others))
+    }
+
+    async fn unless_stopped<T>(
+        &self,
+        work: impl Future<Output = Result<T, VerifyError>>,
+    ) -> Result<T, VerifyError> {
         tokio::select! {
             biased;
             () = self.cancel.cancelled() => Err(VerifyError::Stopped),
             result = work => result,
         }
+    }
+
+    /// What there is to compare, and when the first of what was compared before was.
+    async fn prepare(&self) -> Result<Prepared, VerifyError> {
+        if self.wish.repair {
+            tracing::warn!(run = %self.run, "rows that differ are copied again");
+            mend::prepare(&self.cluster, self.active.other()).await?;
+        }
+        let known = record::begin(&self.cluster, self.run, self.epoch).await?;
+        let oldest = known.oldest;
+        let (here, there, hashing) = self.both().await?;
+        let tables = pairs(&here, &there, hashing);
+        let shared = Mutex::new(self.plan(&here, &tables, known).await?);
+        Ok((tables, shared, oldest))
     }
 
     /// The tables in scope of the active and of the passive side, and how both hash a row.
@@ -260,18 +293,21 @@ impl Run {
         tables: &BTreeMap<TableName, TableSql>,
         shared: &Mutex<Shared>,
         pace: &Pace,
+        stop: &CancellationToken,
     ) -> Result<(), VerifyError> {
-        let worker = self.worker().await?;
+        let worker = self.unless_stopped(self.worker()).await?;
         loop {
             let Some(part) = lock(shared).next() else { return Ok(()) };
             let Some(table) = tables.get(&part.name) else { continue };
-            pace.keep(part.bytes).await;
             let name = part.name.to_string();
-            let comparing = worker.compare(table, &name, &part.bounds);
+            let comparing = async {
+                pace.keep(part.bytes).await;
+                worker.compare(table, &name, &part.bounds).await
+            };
             let compared = tokio::select! {
                 biased;
                 // Its statement would otherwise go on on the server, while writes are held.
-                () = self.cancel.cancelled() => {
+                () = stop.cancelled() => {
                     worker.cancel_statements().await;
                     return Err(VerifyError::Stopped);
                 }
@@ -279,7 +315,7 @@ impl Run {
             };
             let compared = match compared {
                 Ok(compared) => compared,
-                Err(error) if error.is_gone() => {
+                Err(error) if self.is_gone(&error, table).await? => {
                     tracing::info!(table = %part.name, "the table is gone, and not compared");
                     Compared::default()
                 }
@@ -295,6 +331,16 @@ impl Run {
             lock(shared).unwritten.push((part, compared));
             self.write(shared, false).await?;
         }
+    }
+
+    /// Whether an error says that the table is not there, and it is not. A function or a type that is
+    /// missing has the same class of errors, and says nothing of the table.
+    async fn is_gone(&self, error: &VerifyError, table: &TableSql) -> Result<bool, VerifyError> {
+        let Some(side) = error.not_found_on() else { return Ok(false) };
+        let node = self.cluster.node(side);
+        let client = node.client().await.map_err(|error| node.fault(&error))?;
+        let row = client.query_one(IS_GONE, &[&table.table]).await;
+        row.and_then(|row| row.try_get(0)).map_err(VerifyError::on(side))
     }
 
     /// Writes down what was compared, when it is due.

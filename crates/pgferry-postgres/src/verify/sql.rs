@@ -17,6 +17,14 @@ pub(super) const PREPARE: &str = "SET lc_monetary = 'C'; SET lock_timeout = '60s
     SET default_transaction_read_only = on; SET work_mem = '32MB'; \
     SET max_parallel_workers_per_gather = 0; SET client_min_messages = error";
 
+/// One snapshot, and no index; then the same snapshot by whatever index there is.
+pub(super) const WITHOUT_INDEX: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+    SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off; \
+    SET LOCAL enable_bitmapscan = off";
+pub(super) const WITH_INDEX: &str = "SET LOCAL enable_indexscan = on; \
+    SET LOCAL enable_indexonlyscan = on; SET LOCAL enable_bitmapscan = on; \
+    SET LOCAL enable_seqscan = off";
+
 /// What of a server decides how rows are hashed.
 pub(super) const TRAITS: &str = "SELECT current_setting('server_version_num')::int / 10000, \
     current_setting('server_encoding'), \

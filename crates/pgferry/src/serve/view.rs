@@ -145,7 +145,7 @@ pub(super) fn verification(
     }
     let verified = facts.verification.as_ref()?;
     Some(api::Verification {
-        state: if verified.is_clean() { "clean" } else { "mismatched" }.to_owned(),
+        state: verified.state().to_owned(),
         finished_at: Some(verified.finished_at),
         tables: Some(verified.tables),
         rows: Some(verified.rows),

@@ -260,14 +260,18 @@ impl Daemon {
             self.answer_without_engine(command);
             return Ok(());
         };
-        if verb == Verb::Verify && engine.facts().running(Verb::Verify).is_none() {
-            self.cluster.wish_of_verification(Wish { show_values, repair });
-        }
+        let verifies = engine.facts().running(Verb::Verify).is_some();
         if verb == Verb::Resume {
             self.cluster.forget_failure();
             self.traffic.forget_failure();
         }
-        self.request(engine, Order { verb, open_passive, force }, Some(reply)).await
+        self.request(engine, Order { verb, open_passive, force }, Some(reply)).await?;
+        // Only of what was accepted: a repair that was refused is not made up for later.
+        let accepted = engine.facts().running(Verb::Verify).filter(|_| !verifies);
+        if let Some(run) = accepted.map(|accepted| accepted.id) {
+            self.cluster.wish_of_verification(run, Wish { show_values, repair });
+        }
+        Ok(())
     }
 
     pub(super) async fn request(
