@@ -9,6 +9,7 @@ mod marker;
 mod mend;
 mod others;
 mod record;
+mod rows;
 mod run;
 mod sql;
 
@@ -26,11 +27,6 @@ use uuid::Uuid;
 
 use crate::cluster::{Inner, PgCluster};
 use crate::node::{describe, is_missing};
-
-/// The name of the origin that repairs are committed under.
-pub(crate) fn repair_origin(name: &MigrationName) -> String {
-    format!("pgferry_{name}_repair")
-}
 
 /// Differences that are told one by one.
 pub const MOST_TOLD: usize = 1000;
@@ -129,6 +125,11 @@ struct Ended {
     run: Uuid,
     result: Result<Verified, Blocker>,
     retry_at: Timestamp,
+}
+
+/// The name of the origin that repairs are committed under.
+pub(crate) fn repair_origin(name: &MigrationName) -> String {
+    format!("pgferry_{name}_repair")
 }
 
 impl PgCluster {
