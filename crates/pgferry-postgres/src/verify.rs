@@ -124,6 +124,12 @@ struct Ended {
     retry_at: Timestamp,
 }
 
+/// The replication origin of this migration's repairs: at rest the subscription's own belongs to the
+/// apply worker.
+pub(crate) fn repair_origin(migration: &pgferry_plan::MigrationName) -> String {
+    mend::origin(migration)
+}
+
 impl PgCluster {
     /// Begins a verification, or goes on with it; another one that runs is given up.
     pub(crate) async fn verify(&self, run: Uuid, active: Side, epoch: i64, at_rest: bool) {
