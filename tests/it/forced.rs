@@ -3,10 +3,11 @@
 
 use pgferry_plan::Side;
 use pgferry_tests::config::{PASSWORD_VARIABLE, migration};
+use pgferry_tests::daemon::PHASE_DEADLINE;
 use pgferry_tests::process;
 use pgferry_tests::{
-    ConfigFile, DATABASE, Daemon, Ledger, LedgerOptions, Pair, Shutdown, content, eventually,
-    leftovers,
+    ConfigFile, DATABASE, Daemon, Ledger, LedgerOptions, Pair, Proxy, Shutdown, Wire, content,
+    eventually, leftovers,
 };
 use serde_json::{Value, json};
 
@@ -169,4 +170,42 @@ fn a_destination_that_is_lost_with_the_journal_is_left_by_force_from_the_sources
         0,
         "what the destination had not sent is lost, as was said"
     );
+}
+
+#[test]
+fn a_source_that_swallows_packets_is_left_by_force_though_a_switchover_is_being_taken_back() {
+    let pair = Pair::with_bank();
+    let wire = Proxy::to(pair.source.port());
+    let direct = pair.dsn(Side::Source);
+    let near = format!("port={}", pair.source.port());
+    let config = ConfigFile::for_pair(&pair)
+        .insert_only(&["bank.ledger_keyless"])
+        .with(&migration("source.dsn"), direct.replace(&near, &format!("port={}", wire.port())))
+        .with(&migration("source.peer_dsn"), direct.clone())
+        .with(&migration("source.self_dsn"), direct)
+        .with(&migration("cutover.stall_budget"), "2s");
+    let daemon = Daemon::start(&config);
+    let ledger = Ledger::start(&pair, quiet());
+    daemon.bring_to_ready();
+    wait_for_verdict(&daemon);
+
+    let unapplied = pair.admin(Side::Destination);
+    unapplied.run("BEGIN; LOCK TABLE pgferry.marker IN EXCLUSIVE MODE");
+    let cutover = daemon.order("cutover");
+    assert_eq!(cutover.status, 202, "{}", cutover.body);
+    daemon.wait_until("the drain to wait", |m| m["step"] == "drain");
+    wire.set(Wire::Silent);
+    // Used up, it is taken back, and that waits for a side that does not answer any more.
+    eventually("the order to be taken", PHASE_DEADLINE, || {
+        let body = json!({"force": true});
+        let answer = daemon.try_post("/v1/migrations/shop/cutover", &body)?;
+        if answer.status == 202 { Ok(()) } else { Err(answer.body.to_string()) }
+    });
+    unapplied.run("ROLLBACK");
+    daemon.wait_for_phase("cut_over");
+    assert!(pair.is_open(Side::Destination));
+    assert_eq!(daemon.wait_for_operation(&cutover)["state"], "failed", "it was overtaken");
+    assert_lives_on(&pair, &ledger, Side::Destination);
+    daemon.succeed("finish");
+    assert_eq!(pair.admin(Side::Destination).value("SELECT to_regnamespace('pgferry')"), None);
 }

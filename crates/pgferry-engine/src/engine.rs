@@ -294,7 +294,9 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
     /// When this daemon may not act any more.
     pub async fn request(&mut self, order: Order) -> Result<Result<Uuid, Refusal>, LeadershipLost> {
         let switches = matches!(order.verb, Verb::Cutover | Verb::Rollback);
-        if switches && (self.facts.course == Course::AtRest || order.force) {
+        if switches && order.force {
+            self.world = self.cluster.observe_records().await;
+        } else if switches && self.facts.course == Course::AtRest {
             self.world = self.look().await;
         }
         let operation = Uuid::now_v7();
@@ -371,7 +373,7 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
     /// Looks afresh and tells everything that stands against forcing a switchover of this verb, and what
     /// it may lose.
     pub async fn forced_verdict(&mut self, verb: Verb) -> (Vec<Blocker>, Loss) {
-        self.world = self.look().await;
+        self.world = self.cluster.observe_records().await;
         let blockers = pgferry_plan::forced::blockers(&self.facts, &self.world, verb);
         (blockers, pgferry_plan::forced::loss(&self.facts, &self.world, self.unconfirmed))
     }
@@ -519,7 +521,7 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
     /// the side that is to be open without it. None where nobody waits.
     fn longest_append(&self) -> Option<Duration> {
         let switchover = self.facts.switchover()?;
-        if switchover.step == Step::OpenOther {
+        if matches!(switchover.step, Step::OpenOther | Step::ResumeTraffic) {
             return Some(APPEND_BEHIND_LINE);
         }
         let held = switchover.fenced_at.is_some() && switchover.opened_at.is_none();

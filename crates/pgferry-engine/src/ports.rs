@@ -13,6 +13,10 @@ pub trait Cluster: Send + Sync {
     /// what was not seen is Unknown.
     fn observe(&self, facts: &Facts) -> impl Future<Output = World> + Send;
 
+    /// Looks at both records alone, each within a time of its own: one side may be lost, and the look
+    /// of a step would wait for it. Never fails.
+    fn observe_records(&self) -> impl Future<Output = World> + Send;
+
     /// Carries out one action under the leadership of `facts.epoch`. Its result is only for
     /// people: what it did is seen by the next look.
     fn apply(

@@ -145,6 +145,13 @@ pub enum Action {
         /// The last value that each is to have handed out.
         values: Vec<(SequenceName, i64)>,
     },
+    /// End the walsender that reads a slot which is to be dropped.
+    EndReader {
+        /// Where.
+        side: Side,
+        /// The slot, which is ours.
+        slot: String,
+    },
     /// Set sequences of a closed side past what its tables hold, because the other side is lost.
     RaiseSequences {
         /// Where.
@@ -266,6 +273,7 @@ impl Action {
             },
             Action::Fence { side, .. } => Intent::Fence { side: *side },
             Action::EndSessions { .. }
+            | Action::EndReader { .. }
             | Action::WakeSubscription { .. }
             | Action::StopVerification => return None,
             Action::CreateNode { side } => Intent::CreateNode { side: *side },

@@ -120,6 +120,9 @@ impl PgCluster {
                 let sql = statements::drop_subscription(&name.subscription(*direction));
                 self.on_subscriber(*direction, guard, &sql).await
             }
+            Action::EndReader { side, slot } => {
+                self.node(*side).mutate(guard, &statements::end_reader(slot)).await
+            }
             Action::DropSlot { side, slot } => {
                 self.node(*side).mutate(guard, &statements::drop_slot(slot)).await
             }

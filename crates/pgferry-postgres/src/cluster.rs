@@ -148,7 +148,7 @@ impl PgCluster {
 
     /// Whether a side has yielded under this very leadership, and no newer one has been there.
     pub async fn has_yielded(&self, side: Side, epoch: i64) -> bool {
-        self.record_in_time(side)
+        self.record_in_time(side, NODE_LOOK_TIME)
             .await
             .present()
             .is_some_and(|record| record.state == NodeState::Yielded && record.epoch == epoch)
@@ -211,13 +211,17 @@ impl PgCluster {
 
     /// Both records, each within its own time; what a daemon without a journal can know.
     pub async fn records(&self) -> [Seen<NodeRecord>; 2] {
-        tokio::join!(self.record_in_time(Side::Source), self.record_in_time(Side::Destination))
-            .into()
+        self.records_within(NODE_LOOK_TIME).await
     }
 
-    async fn record_in_time(&self, side: Side) -> Seen<NodeRecord> {
+    async fn records_within(&self, limit: Duration) -> [Seen<NodeRecord>; 2] {
+        let of = |side| self.record_in_time(side, limit);
+        tokio::join!(of(Side::Source), of(Side::Destination)).into()
+    }
+
+    async fn record_in_time(&self, side: Side, limit: Duration) -> Seen<NodeRecord> {
         let look = crate::observe::node::record(self.node(side));
-        match tokio::time::timeout(NODE_LOOK_TIME, look).await {
+        match tokio::time::timeout(limit, look).await {
             Ok(record) => Seen::from_look(record),
             Err(_) => {
                 self.node(side).forget_connections();
@@ -318,6 +322,8 @@ fn replication_conninfo(login: &pgferry_config::Login) -> Secret {
 
 /// A server that hangs must not hang the loop: what is not seen in time is not seen. While writes
 /// are held it is given less, so that the stall budget can be kept.
+/// Whoever is to be declared lost gets longer to answer than a look within a stall.
+const RECORDS_TIME: Duration = Duration::from_secs(6);
 const LOOK_TIME: Duration = Duration::from_secs(20);
 const LOOK_TIME_IN_STALL: Duration = Duration::from_secs(7);
 /// pglogical itself waits 30 seconds for each of its connections; two directions, three each.
@@ -329,6 +335,15 @@ const ACTION_TIME_IN_STALL: Duration = Duration::from_secs(3);
 const BEYOND_BUDGET: Duration = Duration::from_millis(50);
 
 impl Cluster for PgCluster {
+    async fn observe_records(&self) -> World {
+        let [source, destination] = self.records_within(RECORDS_TIME).await;
+        let mut world = World { now: Timestamp::now(), ..World::default() };
+        world.source.record = source;
+        world.destination.record = destination;
+        world.lag = Seen::Present(self.lag());
+        world
+    }
+
     async fn observe(&self, facts: &Facts) -> World {
         let limit = match facts.step() {
             Some(Step::CheckPeers) => LOOK_TIME_AT_PEERS,

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Hook, HookError, Object, Pool, PoolError, QueueMode, Runtime};
 use pgferry_config::NodeConfig;
@@ -21,6 +21,9 @@ use crate::statements::{EPOCH_RAISED, Guard, RECORD_CHANGED, guarded};
 
 /// Looks of one tick run side by side; the copy has connections of its own.
 const POOL_SIZE: usize = 6;
+/// A connection that fails only after this was not refused: packets are lost on the way. For as long
+/// afterwards it is not tried again.
+const SILENCE: Duration = Duration::from_secs(3);
 /// A look that takes longer is a look that failed; a mutation has its own lock_timeout.
 const WAIT: Duration = Duration::from_secs(15);
 
@@ -40,6 +43,8 @@ pub struct Node {
     migration: MigrationName,
     /// Looks given up since the last one that was answered.
     unanswered: Arc<AtomicU32>,
+    /// When a connection last timed out, unless one has come about since.
+    silent_since: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Node {
@@ -86,6 +91,7 @@ impl Node {
             epoch,
             migration: migration.clone(),
             unanswered: Arc::default(),
+            silent_since: Arc::default(),
         })
     }
 
@@ -149,7 +155,22 @@ impl Node {
     /// # Errors
     /// In words for people, without a secret.
     pub async fn client(&self) -> Result<Object, LookError> {
-        self.pool.get().await.map_err(|error| self.pool_error(error))
+        if self.lately_silent() {
+            return Err(LookError::Connect(ConnectError::timeout(&self.connector)));
+        }
+        let asked = Instant::now();
+        let client = self.pool.get().await.map_err(|error| self.pool_error(error));
+        let silent = client.is_err() && asked.elapsed() >= SILENCE;
+        let mut silent_since = self.silent_since.lock().unwrap_or_else(PoisonError::into_inner);
+        *silent_since = silent.then(Instant::now);
+        client
+    }
+
+    /// Whether a connection has timed out a moment ago: what else a look asks there need not wait as
+    /// long again, or nothing of it is seen in its time.
+    fn lately_silent(&self) -> bool {
+        let since = self.silent_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| since.elapsed() < SILENCE)
     }
 
     /// Raises the epoch, after ending the sessions of older leaderships: the COMMIT of a daemon

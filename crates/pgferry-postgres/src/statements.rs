@@ -144,6 +144,17 @@ pub(crate) fn end_sessions(sessions: &[SessionId]) -> String {
     )
 }
 
+/// Ends the walsender of one slot. pglogical's worker on the other end comes back after some seconds,
+/// and the slot is gone by then.
+pub(crate) fn end_reader(slot: &str) -> String {
+    format!(
+        "SET LOCAL synchronous_commit = off; \
+         SELECT pg_catalog.pg_terminate_backend(active_pid) FROM pg_catalog.pg_replication_slots \
+         WHERE slot_name = {} AND active_pid IS NOT NULL",
+        literal(slot)
+    )
+}
+
 /// Writes a side's own marker; a token never goes back.
 ///
 /// Its time only ever grows: a clock that is set back would let an older marker stand for this one.

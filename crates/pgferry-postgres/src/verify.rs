@@ -127,7 +127,8 @@ struct Ended {
     retry_at: Timestamp,
 }
 
-/// The name of the origin that repairs are committed under.
+/// The replication origin of this migration's repairs: at rest the subscription's own belongs to the
+/// apply worker.
 pub(crate) fn repair_origin(name: &MigrationName) -> String {
     format!("pgferry_{name}_repair")
 }

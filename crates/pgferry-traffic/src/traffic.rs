@@ -85,15 +85,18 @@ impl<L: Leadership> MigrationTraffic<L> {
     }
 
     /// Leads clients that are held back to a side and lets them go, without a journal to ask; a
-    /// node still has to carry the epoch.
-    pub async fn release(&self, side: pgferry_plan::Side, epoch: i64) {
-        let Method::Pgbouncers(pgbouncers) = &*self.0 else { return };
+    /// node still has to carry the epoch. True once every one has answered that it is done.
+    pub async fn release(&self, side: pgferry_plan::Side, epoch: i64) -> bool {
+        let Method::Pgbouncers(pgbouncers) = &*self.0 else { return true };
         let errand = Errand { operation: None, epoch, goal: TrafficGoal::LetGo(side) };
+        let mut released = true;
         for result in join_all(pgbouncers.iter().map(|one| one.pursue(errand, FIRST_WAIT))).await {
             if let Err(fault) = result {
                 tracing::warn!(%fault, "a PgBouncer could not be let go yet");
+                released = false;
             }
         }
+        released
     }
 }
 
@@ -114,7 +117,10 @@ fn look_for(facts: &Facts) -> Look {
         }
         Course::Switchover(switchover) if switchover.step == Step::CheckVerdict => Look::Readiness,
         Course::Switchover(switchover) => {
-            let concerned = matches!(switchover.step, Step::PauseTraffic | Step::ResumeTraffic);
+            let concerned = matches!(
+                switchover.step,
+                Step::PauseTraffic | Step::ResumeTraffic | Step::DropStreams
+            );
             if concerned { Look::State } else { Look::Nothing }
         }
         Course::Planned | Course::SetUp(_) | Course::End { .. } | Course::Ended(_) => Look::Nothing,

@@ -127,6 +127,10 @@ impl Cluster for Stage {
         scene.model.look()
     }
 
+    async fn observe_records(&self) -> World {
+        self.scene().model.look()
+    }
+
     async fn apply(&self, action: &Action, facts: &Facts) -> Result<(), Fault> {
         let epoch = facts.epoch;
         self.carry_out(action, epoch, |model| answer(model.mutate(action, epoch)))

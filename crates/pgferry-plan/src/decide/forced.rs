@@ -72,7 +72,8 @@ pub(super) fn drop_streams(facts: &Facts, world: &World) -> Decision {
         Seen::Present(orphans) => orphans,
     };
     match orphans.slots.first_key_value() {
-        Some((slot, true)) => Decision::Wait(format!("slot {slot} of the {side} is still in use")),
+        // The lost side may be cut off from us alone, or its connection not be known to be dead yet.
+        Some((slot, true)) => Decision::Act(Action::EndReader { side, slot: slot.clone() }),
         Some((slot, false)) => Decision::Act(Action::DropSlot { side, slot: slot.clone() }),
         None => done(),
     }

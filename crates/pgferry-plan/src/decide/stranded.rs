@@ -8,7 +8,7 @@
 
 use jiff::Timestamp;
 
-use crate::facts::Facts;
+use crate::facts::{Facts, TrafficTouched};
 use crate::seen::Seen;
 use crate::side::Side;
 use crate::steps::Step;
@@ -40,7 +40,9 @@ pub fn stranded(facts: &Facts) -> Option<Stranded> {
         let (side, since) = (switchover.kind.from(), switchover.fenced_at?);
         return Some(Stranded::Fenced { side, since });
     }
-    (switchover.step == Step::OpenOther)
+    // Open already, and its clients held by a pooler: who is stranded then are they.
+    let held = switchover.step == Step::ResumeTraffic && switchover.traffic == TrafficTouched::Held;
+    (switchover.step == Step::OpenOther || held)
         .then(|| Stranded::BehindLine { side: switchover.kind.to() })
 }
 

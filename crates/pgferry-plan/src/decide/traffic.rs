@@ -10,6 +10,7 @@ use crate::facts::{Course, Facts, Switchover, TrafficTouched, milliseconds};
 use crate::finding::Blocker;
 use crate::seen::Seen;
 use crate::side::Side;
+use crate::steps::Step;
 use crate::traffic::{
     HookState, OnPauseDeadline, PoolerState, PoolerView, TrafficGoal, TrafficView,
 };
@@ -66,18 +67,27 @@ pub(super) fn undo(switchover: &Switchover, world: &World) -> Decision {
 /// that was frozen may land at any time.
 pub(super) fn upkeep(facts: &Facts, world: &World) -> Option<Action> {
     let Seen::Present(TrafficView::Poolers(poolers)) = &world.traffic else { return None };
-    if facts.course != Course::AtRest {
-        return None;
-    }
-    let goal = TrafficGoal::LetGo(facts.active);
+    let side = match &facts.course {
+        Course::AtRest => facts.active,
+        // The survivor is open, and what is left to drop may take as long as a dead host does.
+        Course::Switchover(switchover) if switchover.step == Step::DropStreams => {
+            switchover.kind.to()
+        }
+        Course::Planned
+        | Course::SetUp(_)
+        | Course::Switchover(_)
+        | Course::End { .. }
+        | Course::Ended(_) => return None,
+    };
+    let goal = TrafficGoal::LetGo(side);
     let astray = |pooler: &PoolerView| {
         let wrong = pooler
             .state
             .present()
-            .is_some_and(|state| state.paused || state.points_at == Some(facts.active.other()));
+            .is_some_and(|state| state.paused || state.points_at == Some(side.other()));
         wrong && pooler.working != Some(goal) && backing_off(pooler, goal, world).is_none()
     };
-    poolers.iter().any(astray).then_some(Action::ResumeTraffic { side: facts.active })
+    poolers.iter().any(astray).then_some(Action::ResumeTraffic { side })
 }
 
 /// What upkeep has tried and failed to put right.

@@ -275,7 +275,11 @@ fn copy_table(
 ) -> CopyTable {
     let begun: Vec<BlockRange> = done.iter().map(|copied| copied.range).collect();
     let blocks = blocks.get(&view.oid).copied().unwrap_or_default();
-    let per_range = blocks.div_ceil(cuts.ranges(view.bytes));
+    let per_range = match blocks {
+        // Not to be cut: what an earlier plan has left of it is one piece each.
+        0 => u64::from(u32::MAX),
+        blocks => blocks.div_ceil(cuts.ranges(view.bytes)),
+    };
     let fresh = pieces::cut(&pieces::missing(&begun), blocks, per_range);
     let incomplete = done.iter().filter(|copied| !copied.is_complete);
     let mut copied = CopyTable {

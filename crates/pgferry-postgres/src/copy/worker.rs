@@ -290,8 +290,10 @@ impl Worker {
     pub(super) async fn flush(&self) -> Result<(), CopyError> {
         let shared = &self.shared;
         let guard = Guard { epoch: shared.plan.epoch, revision: None };
-        let touch = "UPDATE pgferry.copied SET copied_at = copied_at";
-        shared.destination.mutate(guard, touch).await.map_err(|fault| match fault {
+        // The guard's lock on the record is WAL enough to wait for. A line of pgferry.copied is not
+        // touched: the open part of another worker holds it, and wants the mutex of our caller.
+        let wait = "SET LOCAL synchronous_commit = on; SELECT 1";
+        shared.destination.mutate(guard, wait).await.map_err(|fault| match fault {
             Fault::EpochRaised => CopyError::EpochRaised(shared.plan.epoch),
             Fault::Failed(blocker) => {
                 let said = LookError::Said(blocker.message);

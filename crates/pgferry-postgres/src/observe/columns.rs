@@ -1,10 +1,13 @@
 //! Looks at how far the columns are that sequences fill, for a side that is to go on alone.
 //!
-//! An index on the column answers at once, and a column that a sequence fills nearly always has one;
-//! without it the table is read.
+//! An index on the column answers at once, and a column that a sequence fills nearly always has one.
+//! Without it the table is read for a few seconds and no longer.
+
+use std::time::{Duration, Instant};
 
 use pgferry_plan::SequenceName;
 use pgferry_plan::scope::ScopeRules;
+use tokio_postgres::Client;
 
 use super::Look;
 use crate::node::Node;
@@ -15,7 +18,7 @@ pub(super) async fn column_values(
     node: &Node,
     rules: &ScopeRules,
 ) -> Look<Vec<(SequenceName, i64)>> {
-    let client = node.client().await?;
+    let mut client = node.client().await?;
     let mut columns = Vec::new();
     for row in client.query(SEQUENCE_COLUMNS, &[&rules.schemas]).await? {
         let sequence = SequenceName::new(
@@ -32,22 +35,65 @@ pub(super) async fn column_values(
             .push((sequence, format!("SELECT {farthest}({column})::bigint FROM {}", table(&of))));
     }
     let mut values = Vec::new();
+    let began = Instant::now();
     for batch in columns.chunks(BATCH) {
-        let reads: Vec<String> = batch
-            .iter()
-            .enumerate()
-            .map(|(index, (_, select))| format!("SELECT {index}, ({select})"))
-            .collect();
-        for row in client.query(&reads.join(" UNION ALL "), &[]).await? {
-            let index = usize::try_from(row.try_get::<_, i32>(0)?).unwrap_or(usize::MAX);
-            let value: Option<i64> = row.try_get(1)?;
-            if let (Some((sequence, _)), Some(value)) = (batch.get(index), value) {
-                values.push((sequence.clone(), value));
+        match read(&mut client, batch).await {
+            Ok(some) => values.extend(some),
+            // One of them cannot be read, or has no index and is large: the others are.
+            Err(_) => {
+                for column in batch {
+                    if began.elapsed() > ALTOGETHER {
+                        break;
+                    }
+                    match read(&mut client, std::slice::from_ref(column)).await {
+                        Ok(some) => values.extend(some),
+                        Err(error) => tracing::warn!(
+                            sequence = %column.0,
+                            %error,
+                            "its column could not be read: it is raised by the headroom alone"
+                        ),
+                    }
+                }
             }
+        }
+        if began.elapsed() > ALTOGETHER {
+            tracing::warn!("the remaining sequences are raised by the headroom alone");
+            break;
         }
     }
     Ok(Some(values))
 }
+
+type Column = (SequenceName, String);
+
+/// Within a time of its own, which the server keeps: writes are held meanwhile.
+async fn read(
+    client: &mut Client,
+    columns: &[Column],
+) -> Result<Vec<(SequenceName, i64)>, tokio_postgres::Error> {
+    let reads: Vec<String> = columns
+        .iter()
+        .enumerate()
+        .map(|(index, (_, select))| format!("SELECT {index}, ({select})"))
+        .collect();
+    let transaction = client.transaction().await?;
+    transaction.batch_execute(TIME).await?;
+    let mut values = Vec::new();
+    for row in transaction.query(&reads.join(" UNION ALL "), &[]).await? {
+        let index = usize::try_from(row.try_get::<_, i32>(0)?).unwrap_or(usize::MAX);
+        let value: Option<i64> = row.try_get(1)?;
+        if let (Some((sequence, _)), Some(value)) = (columns.get(index), value) {
+            values.push((sequence.clone(), value));
+        }
+    }
+    transaction.rollback().await?;
+    Ok(values)
+}
+
+/// A person has forced it, and the application stands still: what takes longer is left to the headroom.
+const TIME: &str = "SET LOCAL statement_timeout = '3s'; SET LOCAL lock_timeout = '1s'";
+/// The whole look has twenty seconds.
+const ALTOGETHER: Duration = Duration::from_secs(10);
 
 /// A UNION of thousands takes the server's planner seconds.
 const BATCH: usize = 100;

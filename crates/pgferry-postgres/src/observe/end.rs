@@ -16,7 +16,10 @@ impl PgCluster {
     pub(crate) async fn orphans(&self, side: Side, facts: &Facts) -> Look<OrphansView> {
         let client = self.node(side).client().await?;
         let leaving = self.slot_names(&client, Direction::leaving(side), facts).await?;
-        let arriving = self.slot_names(&client, Direction::leaving(side.other()), facts).await?;
+        let mut arriving =
+            self.slot_names(&client, Direction::leaving(side.other()), facts).await?;
+        // A repair that was given up leaves it.
+        arriving.push(crate::verify::repair_origin(&self.config.name));
         let mut view = OrphansView::default();
         for row in client.query(SLOTS, &[&leaving]).await? {
             view.slots.insert(row.try_get(0)?, row.try_get(1)?);

@@ -366,12 +366,14 @@ struct First {
     /// The journal is new, and takes a migration up from the surviving side's record: the lost side,
     /// and that record's id.
     adopts: Option<(Side, Uuid)>,
+    /// The epoch of the lease that is made for it, where there is none.
+    lease: Option<i64>,
     reply: Option<Reply>,
 }
 
 impl First {
     fn order(order: Order, reply: Option<Reply>) -> Self {
-        Self { order, adopts: None, reply }
+        Self { order, adopts: None, lease: None, reply }
     }
 }
 

@@ -5,7 +5,7 @@
 //! order is what lets a side be given up.
 
 use pgferry_api as api;
-use pgferry_engine::Cluster;
+use pgferry_engine::Cluster as _;
 use pgferry_plan::{Blocker, Course, Facts, Kind, Loss, Order, Side, Verb, forced};
 use pgferry_postgres::journal::{JournalError, Lead};
 use pgferry_server::{Accepted, Command};
@@ -29,7 +29,10 @@ impl Daemon {
             self.answer_without_engine(command);
             return None;
         };
-        let world = self.cluster.observe(facts).await;
+        let world = self.cluster.observe_records().await;
+        if facts.course == Course::Planned {
+            return self.adoption(command, verb).await;
+        }
         let blockers = forced::blockers(facts, &world, verb);
         let Command { dry_run, force, open_passive, reply, .. } = command;
         if dry_run {
@@ -50,12 +53,30 @@ impl Daemon {
         let Some(verb) = journaled(command.verb) else {
             return self.answer_without_engine(command);
         };
+        let Some(mut first) = self.adoption(command, verb).await else { return };
+        let led = async {
+            self.place.create().await?;
+            self.place.lead(&self.config.name, self.holder, first.lease).await
+        };
+        match led.await {
+            Ok((Lead::Ours(_), Some(leader))) => self.led(leader, Some(first)).await,
+            Ok(_) => answer(first.reply.take(), Err(not_leader())),
+            Err(error) => {
+                answer(first.reply.take(), Err(conflict(vec![journal_blocker(&error)])));
+            }
+        }
+    }
+
+    /// What a leadership over an empty journal begins with: also one that was killed right behind its
+    /// lease finds the journal empty, and the order is given again.
+    async fn adoption(&mut self, command: Command, verb: Verb) -> Option<First> {
         let kind = if verb == Verb::Rollback { Kind::Rollback } else { Kind::Cutover };
         let (lost, survivor) = (kind.from(), kind.to());
         let facts = Facts { course: Course::AtRest, active: lost, ..Facts::default() };
-        let world = self.cluster.observe(&facts).await;
+        let world = self.cluster.observe_records().await;
         let Some(record) = world.node(survivor).record.present() else {
-            return answer(Some(command.reply), Err(refused_before_start(command.verb)));
+            answer(Some(command.reply), Err(refused_before_start(command.verb)));
+            return None;
         };
         let mut blockers = forced::blockers(&facts, &world, verb);
         if self.place.side() == Some(lost) {
@@ -63,27 +84,19 @@ impl Daemon {
         }
         if command.dry_run {
             let loss = forced::loss(&facts, &world, None);
-            return answer(Some(command.reply), Ok(forced_answer(verb, blockers, &loss)));
+            answer(Some(command.reply), Ok(forced_answer(verb, blockers, &loss)));
+            return None;
         }
         if !blockers.is_empty() {
-            return answer(Some(command.reply), Err(conflict(blockers)));
+            answer(Some(command.reply), Err(conflict(blockers)));
+            return None;
         }
-        let epoch = record.epoch.saturating_add(FAR_PAST);
-        let led = async {
-            self.place.create().await?;
-            self.place.lead(&self.config.name, self.holder, Some(epoch)).await
-        };
-        match led.await {
-            Ok((Lead::Ours(_), Some(leader))) => {
-                let order = Order { verb, open_passive: command.open_passive, force: true };
-                let adopts = Some((lost, record.id));
-                self.led(leader, Some(First { order, adopts, reply: Some(command.reply) })).await;
-            }
-            Ok(_) => answer(Some(command.reply), Err(not_leader())),
-            Err(error) => {
-                answer(Some(command.reply), Err(conflict(vec![journal_blocker(&error)])));
-            }
-        }
+        Some(First {
+            order: Order { verb, open_passive: command.open_passive, force: true },
+            adopts: Some((lost, record.id)),
+            lease: Some(record.epoch.saturating_add(FAR_PAST)),
+            reply: Some(command.reply),
+        })
     }
 
     /// What a forced order is answered while the journal's database is away.

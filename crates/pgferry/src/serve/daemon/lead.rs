@@ -8,9 +8,10 @@ use std::time::Duration;
 use pgferry_api as api;
 use pgferry_engine::{Condition, ConditionKind, Engine, LeadershipLost, Turn};
 use pgferry_plan::decide::{goes_on_with, stranded};
-use pgferry_plan::{Blocker, Course, Facts, Order, Side, Step, Verb};
+use pgferry_plan::{Blocker, Course, Facts, Order, Seen, Side, Step, Verb};
 use pgferry_postgres::PgCluster;
 use pgferry_postgres::journal::Leader;
+use pgferry_postgres::node::LookError;
 use pgferry_postgres::verify::Wish;
 use pgferry_server::{Accepted, Command};
 use pgferry_traffic::MigrationTraffic;
@@ -26,6 +27,8 @@ const WAIT: Duration = Duration::from_millis(150);
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 /// The same while writes are held: a look itself takes about as long.
 const WAIT_IN_STALL: Duration = Duration::from_millis(1);
+/// The same while one of the two servers is not seen.
+const WAIT_FOR_SERVER: Duration = Duration::from_millis(25);
 /// At rest, how much longer than the look the pause after it is at least, and where that ends.
 const REST_PER_LOOK: u32 = 4;
 const LONGEST_REST: Duration = Duration::from_secs(5);
@@ -71,12 +74,16 @@ impl Daemon {
         let mut raised = [false; 2];
         let alone = loop {
             let refused = self.raise_epochs(epoch, &mut raised).await;
-            let Some(refused) = refused else { break false };
-            if given_up(&facts, first.as_ref()).is_some_and(|lost| raised[lost.other() as usize]) {
+            let Some((refused, away)) = refused else { break false };
+            // A node that answers and refuses is not away: a newer daemon leads, or it is another server.
+            if !away {
+                // Told below.
+            } else if given_up(&facts, first.as_ref())
+                .is_some_and(|lost| raised[lost.other() as usize])
+            {
                 tracing::warn!(message = refused.message, "leading without the side that is lost");
                 break false;
-            }
-            if goes_on_with(&facts).is_some_and(|side| raised[side as usize]) {
+            } else if goes_on_with(&facts).is_some_and(|side| raised[side as usize]) {
                 tracing::warn!(message = refused.message, "going on with one side alone");
                 break true;
             }
@@ -128,20 +135,26 @@ impl Daemon {
     }
 
     /// Raises the epoch on the sides that do not carry it yet, and tells why one of them still
-    /// does not.
-    async fn raise_epochs(&self, epoch: i64, raised: &mut [bool; 2]) -> Option<Blocker> {
+    /// does not, and whether that is because nobody answers there.
+    async fn raise_epochs(&self, epoch: i64, raised: &mut [bool; 2]) -> Option<(Blocker, bool)> {
         let raise = async |side: Side| {
             if raised[side as usize] {
                 return None;
             }
             let error = self.cluster.node(side).raise_epoch(epoch).await.err()?;
             let (code, hint) = error.code_and_hint();
-            Some(Blocker::new(code, format!("the {side}: {error}"), hint))
+            let away = matches!(error, LookError::Connect(_));
+            Some((Blocker::new(code, format!("the {side}: {error}"), hint), away))
         };
         // At once: neither waits for the other, which may be away.
         let (source, destination) = tokio::join!(raise(Side::Source), raise(Side::Destination));
         *raised = [source.is_none(), destination.is_none()];
-        source.or(destination)
+        match (source, destination) {
+            (Some((blocker, source)), Some((_, destination))) => {
+                Some((blocker, source && destination))
+            }
+            (source, destination) => source.or(destination),
+        }
     }
 
     pub(super) async fn run_engine(
@@ -151,7 +164,7 @@ impl Daemon {
         renewal: &tokio::task::JoinHandle<LeadershipLost>,
         alone: bool,
     ) -> Result<(), LeadershipLost> {
-        if let Some(First { order, adopts, reply }) = first {
+        if let Some(First { order, adopts, lease: _, reply }) = first {
             if let Some((lost, node_id)) = adopts {
                 engine.adopt(lost, node_id).await?;
             }
@@ -192,6 +205,10 @@ impl Daemon {
             let mut pause = pause_after(&turn, waited, engine.facts(), self.config.poll_interval);
             if waits_for_streams(engine.facts()) && pause < WAIT {
                 self.look_sooner.notify_one();
+            }
+            if turn == Turn::Waiting && sees_not(engine) {
+                // Not a thousand refused connections a second, for as long as a server is away.
+                pause = pause.max(WAIT_FOR_SERVER);
             }
             let blocked = |c: &Condition| c.kind == ConditionKind::Blocked;
             if turn == Turn::Waiting && engine.condition().is_some_and(blocked) {
@@ -341,6 +358,14 @@ impl Daemon {
 }
 
 /// `waited` is how many turns in a row have waited, this one included.
+/// Whether the last look was at a side that did not answer.
+fn sees_not(engine: &PgEngine) -> bool {
+    Side::BOTH.into_iter().any(|side| match &engine.world().node(side).record {
+        Seen::Unknown(reason) => !reason.is_empty(),
+        Seen::Present(_) | Seen::Absent => false,
+    })
+}
+
 fn pause_after(turn: &Turn, waited: u32, facts: &Facts, poll: Duration) -> Duration {
     match turn {
         Turn::Progressed => Duration::ZERO,

@@ -70,10 +70,11 @@ impl Daemon {
         };
         match opened {
             Ok(()) => {
-                tracing::warn!(%side, "opened without the journal");
-                self.stranded = None;
+                tracing::warn!(%side, "open without the journal");
                 // Clients that a pooler holds would wait for the journal otherwise.
-                self.traffic.release(side, epoch).await;
+                if self.traffic.release(side, epoch).await {
+                    self.stranded = None;
+                }
             }
             Err(error) => tracing::warn!(%side, error, "could not be opened yet"),
         }
