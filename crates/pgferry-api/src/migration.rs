@@ -114,7 +114,7 @@ pub struct Sequences {
 /// The last comparison of rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verification {
-    /// Its result, as a word: `running`, `clean`, `mismatched`, or `unsettled` when rows never held still and nothing differed.
+    /// Its result, as a word: `running`, `clean` or `mismatched`.
     pub state: String,
     /// When it ended; null while it runs.
     pub finished_at: Option<Timestamp>,

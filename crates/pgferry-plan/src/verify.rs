@@ -168,50 +168,24 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl Verified {
-    /// Whether every row was shown to be the same, and everything else is.
+    /// Whether nothing differs. A row that changed at every look, present on both sides, keeps nothing
+    /// away: each of its changes replaces the whole row on the passive side (TOASTed values that stay the
+    /// same excepted), and a busy counter would otherwise block every cutover.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        !self.is_mismatched() && self.unsettled_rows == 0
+        self.mismatched_rows == 0 && self.other_differences == 0
     }
 
-    fn is_mismatched(&self) -> bool {
-        self.mismatched_rows > 0 || self.other_differences > 0
-    }
-
-    /// What it came to in one word: `mismatched`, `unsettled` or `clean`.
+    /// What it came to in one word: `mismatched` or `clean`.
     #[must_use]
     pub fn state(&self) -> &'static str {
-        if self.is_mismatched() {
-            "mismatched"
-        } else if self.unsettled_rows > 0 {
-            "unsettled"
-        } else {
-            "clean"
-        }
-    }
-
-    /// Rows of which nothing was shown, for people; None when there are none. No proof of damage: the
-    /// verification itself has not failed by them.
-    #[must_use]
-    pub fn unsettled(&self) -> Option<Blocker> {
-        (self.unsettled_rows > 0).then(|| {
-            Blocker::new(
-                "rows_unsettled",
-                format!(
-                    "{} rows changed at every look of the last verification, so that it is not \
-                     known whether they are the same on both sides",
-                    self.unsettled_rows
-                ),
-                "run `pgferry verify` again when these rows are written less often; \
-                 or set cutover.require_verification = false",
-            )
-        })
+        if self.is_clean() { "clean" } else { "mismatched" }
     }
 
     /// What differs, for people; None when nothing does.
     #[must_use]
     pub fn problem(&self) -> Option<Blocker> {
-        if !self.is_mismatched() {
+        if self.is_clean() {
             return None;
         }
         let named: Vec<String> = self
@@ -379,9 +353,6 @@ pub fn gate(facts: &Facts, now: Timestamp, policy: &Policy) -> Option<Blocker> {
     };
     if let Some(problem) = verified.problem() {
         return Some(problem);
-    }
-    if let Some(unsettled) = verified.unsettled() {
-        return Some(unsettled);
     }
     let age = age(verified, now);
     (age > policy.verification_max_age).then(|| {
