@@ -8,8 +8,9 @@ use pgferry_tests::pair::{PGFERRY_PASSWORD, STORE_TRAFFIC};
 use pgferry_tests::{
     ConfigFile, DATABASE, Daemon, Ledger, Pair, PairOptions, Session, content, leftovers,
 };
+use serde_json::json;
 
-use crate::settled::{SOON, assert_sequences_ahead, assert_whole, rest};
+use crate::settled::{SOON, assert_sequences_ahead, assert_whole, rest, wait_for_go};
 
 #[test]
 fn chinook_moves_and_comes_back_table_by_table() {
@@ -94,6 +95,11 @@ fn a_switchover_tells_its_stall_and_its_steps() {
     let daemon = Daemon::for_bank(&pair);
     let ledger = Ledger::over(&pair);
     daemon.bring_to_ready();
+    wait_for_go(&daemon);
+    let dry = daemon.post("/v1/migrations/shop/cutover?dry_run=true", &json!({}));
+    let predicted_ms = dry.body["predicted_stall_ms"].as_f64();
+    println!("predicted: {predicted_ms:?} ms");
+    assert!(predicted_ms.is_some_and(|ms| ms > 0.0), "{}", dry.body);
     let from = Instant::now();
     daemon.succeed("cutover");
     ledger.wait_for_writes(5, SOON);
@@ -105,6 +111,7 @@ fn a_switchover_tells_its_stall_and_its_steps() {
         (&"cutover".into(), &"succeeded".into())
     );
     let stall_ms = switchover["write_stall_ms"].as_f64().unwrap();
+    println!("measured: {stall_ms} ms");
     // Some client is in the stall for its whole length, or it is no stall.
     assert!(stall_ms > 0.0 && stall_ms <= gap_ms + 5.0, "stall {stall_ms} ms, gap {gap_ms} ms");
     let steps: Vec<&str> =

@@ -41,7 +41,7 @@ pub struct Verdict {
     pub kind: Kind,
     /// Everything in the way, at once.
     pub blockers: Vec<Blocker>,
-    /// For how long it would hold writes, in milliseconds; only in a dry run that may go.
+    /// For how long it would hold writes at the least, in milliseconds; only in a dry run that may go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted_stall_ms: Option<f64>,
     /// What a forced switchover may lose, in one sentence; only in the verdict on one.

@@ -1,6 +1,7 @@
 //! For how long a switchover would hold writes, told beforehand from parts that were measured.
 //!
-//! A forecast for people: nothing is decided by it.
+//! A forecast for people: nothing is decided by it. It is a lower bound: what the load adds, and the ending
+//! of many sessions, is in none of the parts (seen: 11 ms told, 71 ms held, eight clients on two cores).
 
 use std::time::Duration;
 

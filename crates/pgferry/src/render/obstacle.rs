@@ -37,7 +37,7 @@ pub(crate) fn verdict(name: &MigrationName, verdict: &Verdict) -> String {
     }
     if verdict.go {
         let stall = verdict.predicted_stall_ms.map_or(String::new(), |ms| {
-            format!("; by what was measured just now, writes would be held for about {ms:.0} ms")
+            format!("; by what was measured just now, writes would be held for {ms:.0} ms or more")
         });
         return format!("{name}: {} can begin: nothing stands in the way{stall}\n", verdict.kind);
     }
