@@ -279,7 +279,7 @@ pub(crate) trait Choice: Copy + 'static {
 pub enum SchemaMode {
     /// pgferry copies it.
     Copy,
-    /// It is already there. Not built yet: refused.
+    /// It is already there, without rows.
     Existing,
 }
 
@@ -293,7 +293,7 @@ impl Choice for SchemaMode {
 pub enum CopyMethod {
     /// pgferry's own copy, several tables at once.
     Parallel,
-    /// pglogical's initial synchronisation. Not built yet: refused.
+    /// pglogical's initial synchronisation.
     Pglogical,
 }
 
