@@ -295,7 +295,7 @@ fn returned(facts: &Facts, world: &World, lost: Side) -> Option<Action> {
     let fence = world.node(lost).fence.present()?;
     (facts.course == Course::AtRest
         && (record.state == NodeState::Open || !fence.unfenced.is_empty()))
-    .then(|| Action::Fence { side: lost, revision: record.revision, roles: fence.unfenced.clone() })
+    .then(|| Action::fence(lost, record, fence))
 }
 
 /// A passive side that a role may write to again.
@@ -307,8 +307,7 @@ fn closed_out(facts: &Facts, world: &World) -> Option<Action> {
         return None;
     }
     if !fence.unfenced.is_empty() {
-        let (revision, roles) = (record.revision, fence.unfenced.clone());
-        return Some(Action::Fence { side, revision, roles });
+        return Some(Action::fence(side, record, fence));
     }
     // Later ones began under the fence, and may go on reading there.
     let sessions: Vec<_> = fence.older_sessions.iter().map(|session| session.id.clone()).collect();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use deadpool_postgres::Object;
 use jiff::Timestamp;
-use pgferry_config::{MigrationConfig, NodeConfig, Secret};
+use pgferry_config::{FenceMethod, MigrationConfig, NodeConfig, Secret};
 use pgferry_engine::{Cluster, Fault};
 use pgferry_plan::decide::stall_left;
 use pgferry_plan::preflight::{self, PreflightPolicy, Progress};
@@ -113,6 +113,7 @@ impl PgCluster {
             existing_schema: self.takes_existing_schema(),
             native_copy: self.copies_by_pglogical(),
             fence_roles: self.config.fence.roles.clone(),
+            locks_out: self.locks_out(),
             fence_exclusions: self.config.fence.exclude_roles.clone(),
             max_retained_wal: self.config.copy.max_retained_wal,
             progress,
@@ -277,6 +278,14 @@ impl Inner {
 
     pub(crate) fn watch(&self, side: Side) -> &StartupWatch {
         &self.watches[side as usize]
+    }
+
+    /// Whether the fence takes the roles' LOGIN away too.
+    pub(crate) fn locks_out(&self) -> bool {
+        match self.config.fence.method {
+            FenceMethod::ReadOnly => false,
+            FenceMethod::NoLogin => true,
+        }
     }
 
     /// Roles that are never fenced: the daemon's and replication's.

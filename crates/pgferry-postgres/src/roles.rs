@@ -8,6 +8,8 @@ use tokio_postgres::{Client, Row};
 use pgferry_plan::RoleName;
 use pgferry_plan::roles::{ApplicationRole, WriteAccess};
 
+use crate::node::is_missing;
+
 const APPLICATION_ROLES: &str = include_str!("roles/application_roles.sql");
 
 /// From this version on a membership says whether it may be inherited and set.
@@ -15,19 +17,36 @@ const MEMBERSHIP_HAS_OPTIONS: i32 = 160_000;
 
 /// The login roles of this server that are neither superuser nor `ours`, ordered by name.
 ///
-/// Roles that may not write are listed too: on a destination that has no tables yet, the roles
+/// With `elsewhere`, which costs a look at every shared dependency, what they own or are granted in
+/// other databases counts as a use of those. A role that the fence has locked out counts as one that may log in: it may when its side is
+/// opened. Roles that may not write are listed too: on a destination that has no tables yet, the roles
 /// that will write are known from the source only.
 pub async fn application_roles(
     client: &Client,
     ours: &[RoleName],
+    elsewhere: bool,
 ) -> Result<Vec<ApplicationRole>, tokio_postgres::Error> {
     let version: i32 = client
         .query_one("SELECT current_setting('server_version_num')::int", &[])
         .await?
         .try_get(0)?;
-    let rows = client.query(&statement(version), &[&ours]).await?;
+    let locked_out = locked_out(client).await?;
+    let rows = client.query(&statement(version), &[&ours, &locked_out, &elsewhere]).await?;
     rows.iter().map(role_from).collect()
 }
+
+/// Roles of this server whose LOGIN the fence has taken away; none before there is a record.
+pub(crate) async fn locked_out(client: &Client) -> Result<Vec<RoleName>, tokio_postgres::Error> {
+    match client.query(LOCKED_OUT, &[]).await {
+        Ok(rows) => rows.iter().map(|row| row.try_get(0)).collect(),
+        Err(error) if is_missing(&error) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// By way of JSON, because a record that an older version made lacks the column.
+const LOCKED_OUT: &str = "SELECT f.role::text FROM pgferry.fenced_role f \
+    WHERE f.lifted_at IS NULL AND (to_jsonb(f) ->> 'had_login')::boolean";
 
 fn statement(server_version: i32) -> String {
     let membership = if server_version < MEMBERSHIP_HAS_OPTIONS { "MEMBER" } else { "USAGE, SET" };
@@ -48,6 +67,7 @@ fn role_from(row: &Row) -> Result<ApplicationRole, tokio_postgres::Error> {
         read_only_here: row.try_get("read_only_here")?,
         read_only_everywhere: row.try_get("read_only_everywhere")?,
         alterable: row.try_get("alterable")?,
+        login_alterable: row.try_get("login_alterable")?,
         sessions: u32::try_from(row.try_get::<_, i64>("sessions")?).unwrap_or(u32::MAX),
         other_databases: row.try_get("other_databases")?,
     })

@@ -158,7 +158,11 @@ fn the_stall_begins_at_the_pause_and_ends_at_the_resume() {
     assert_eq!(blocker.code, "stall_budget_used_up");
 
     complete(&mut facts, later(10), Evidence::Held { from: later(3) });
-    intend(&mut facts, later(11), &Action::Fence { side: FROM, revision: 1, roles: Vec::new() });
+    intend(
+        &mut facts,
+        later(11),
+        &Action::Fence { side: FROM, revision: 1, roles: Vec::new(), lock_out: Vec::new() },
+    );
     complete(&mut facts, later(20), Evidence::Held { from: later(12) });
     while facts.step() != Some(Step::ResumeTraffic) {
         complete(&mut facts, later(30), Evidence::Opened { at: later(30) });
