@@ -25,6 +25,7 @@ use crate::jobs::Jobs;
 use crate::node::{LookError, Node};
 use crate::observe::NODE_LOOK_TIME;
 use crate::observe::fence::StartupWatch;
+use crate::observe::known_roles::KnownRoles;
 use crate::observe::tables::Undrifted;
 use crate::preflight::observe;
 use crate::statements::Guard;
@@ -47,6 +48,8 @@ pub struct Inner {
     pub(crate) verifier: Verifier,
     /// Present when the last full comparison found nothing drifted.
     pub(crate) undrifted: Mutex<Option<Undrifted>>,
+    /// The roles that the verdict of the running switchover found.
+    pub(crate) known_roles: Mutex<Option<KnownRoles>>,
     /// The side whose database holds the journal; None when it is in a third place.
     pub(crate) journal_side: Option<Side>,
     pub(crate) journal: crate::journal::Place,
@@ -90,6 +93,7 @@ impl PgCluster {
             progress: CopyProgress::default(),
             verifier: Verifier::default(),
             undrifted: Mutex::default(),
+            known_roles: Mutex::default(),
             journal_side: journal.side(),
             journal,
             archived: AtomicBool::new(false),

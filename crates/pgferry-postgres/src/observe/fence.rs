@@ -71,7 +71,7 @@ impl PgCluster {
         }
     }
 
-    async fn see_fence_with(
+    pub(super) async fn see_fence_with(
         &self,
         world: &mut World,
         side: Side,
@@ -163,7 +163,7 @@ impl PgCluster {
         Ok(())
     }
 
-    async fn roles_of_both(&self) -> Result<[Vec<ApplicationRole>; 2], LookError> {
+    pub(super) async fn roles_of_both(&self) -> Result<[Vec<ApplicationRole>; 2], LookError> {
         let ours = self.our_roles();
         let of = async |side: Side| {
             let client = self.node(side).client().await?;
