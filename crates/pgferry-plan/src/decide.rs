@@ -163,6 +163,7 @@ fn decide_step(step: Step, facts: &Facts, world: &World, policy: &Policy) -> Dec
         Step::CutStream => forced::cut_stream(facts, world),
         Step::RaiseSequences => forced::raise_sequences(facts, world, policy),
         Step::OpenSurvivor => forced::open_survivor(facts, world),
+        Step::LeadTraffic => traffic::lead(facts, world),
         Step::DropStreams => forced::drop_streams(facts, world),
         Step::DrainBoth => end::drain_both(facts, world),
         Step::DisableSubscriptions => end::disable_subscriptions(world),
@@ -224,10 +225,10 @@ pub fn out_of_time(facts: &Facts, world: &World, policy: &Policy) -> Option<Bloc
 /// led astray and cannot be put right, a stream that does not run.
 #[must_use]
 pub fn ailing(facts: &Facts, world: &World) -> Option<Blocker> {
-    if let Some(lost) = facts.lost {
-        return Some(crate::verdict::side_lost(facts, lost));
-    }
-    traffic::ailing(world).or_else(|| stream_down(world))
+    traffic::ailing(world).or_else(|| match facts.lost {
+        Some(lost) => Some(crate::verdict::side_lost(facts, lost)),
+        None => stream_down(world),
+    })
 }
 
 fn stream_down(world: &World) -> Option<Blocker> {

@@ -102,7 +102,7 @@ impl PgCluster {
                 self.see_stream(world, Direction::Forward).await;
                 self.see_origin(world, Direction::Forward).await;
             }
-            Step::AwaitCatchUp | Step::PauseTraffic | Step::ResumeTraffic => {}
+            Step::AwaitCatchUp | Step::PauseTraffic | Step::ResumeTraffic | Step::LeadTraffic => {}
             Step::AnalyzeDestination => {
                 if self.jobs.is_idle() {
                     world.tables_to_analyze = Seen::from_look(self.tables_to_analyze().await);
