@@ -9,6 +9,7 @@ mod marker;
 mod mend;
 mod others;
 mod record;
+mod row_hash;
 mod rows;
 mod run;
 mod sql;
