@@ -189,7 +189,10 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
             return self.unwind(vec![blocker]).await;
         }
         match decide(&self.facts, &self.world, &self.policy) {
-            Decision::Done(evidence) => self.conclude(evidence).await,
+            Decision::Done(evidence) => {
+                self.conclude(evidence).await?;
+                self.go_on_from_this_look().await
+            }
             Decision::Act(action) => self.act(&action).await,
             Decision::Wait(why) => {
                 self.flush().await?;
@@ -343,8 +346,8 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
         self.flush().await
     }
 
-    async fn conclude(&mut self, evidence: Evidence) -> Result<Turn, LeadershipLost> {
-        let Some(step) = self.facts.step() else { return Ok(Turn::AtRest) };
+    async fn conclude(&mut self, evidence: Evidence) -> Result<(), LeadershipLost> {
+        let Some(step) = self.facts.step() else { return Ok(()) };
         failpoint::reach(self.place("seen_done", "seen_undone"), Some(step)).await;
         self.condition = None;
         if self.facts.switchover().is_some_and(|switchover| switchover.unwinding.is_some()) {
@@ -352,8 +355,7 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
             for event in taken_back(&self.facts, self.world.now) {
                 self.note(self.facts.epoch, event)?;
             }
-            self.flush().await?;
-            return Ok(Turn::Progressed);
+            return self.flush().await;
         }
         tracing::info!(%step, "step is done");
         // Without it, after a restart in between, the journal's own times stand.
@@ -374,6 +376,22 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
         }
         // Otherwise it shares an append with the next intent: a look that saw the step done will
         // see it again after a crash.
+        Ok(())
+    }
+
+    /// The steps behind the one that was concluded, as far as what was seen is enough for them. What
+    /// it does not show is Unknown, and so neither done nor a reason to act: then another look comes.
+    async fn go_on_from_this_look(&mut self) -> Result<Turn, LeadershipLost> {
+        while let Course::Switchover(switchover) = &self.facts.course
+            && switchover.unwinding.is_none()
+            && switchover.step.goes_on_from_the_last_look()
+        {
+            match decide(&self.facts, &self.world, &self.policy) {
+                Decision::Done(evidence) => self.conclude(evidence).await?,
+                Decision::Act(action) => return self.act(&action).await,
+                Decision::Wait(_) | Decision::Blocked(_) | Decision::LineCrossed => break,
+            };
+        }
         Ok(Turn::Progressed)
     }
 

@@ -14,7 +14,7 @@ use pgferry_plan::{Action, Blocker, Course, Direction, Facts, Side};
 use crate::cluster::PgCluster;
 use crate::migrate::migrate_node;
 use crate::node::{LookError, is_missing};
-use crate::statements::{self, FencedRole, Guard};
+use crate::statements::{self, Guard};
 
 impl PgCluster {
     pub(crate) async fn carry_out(&self, action: &Action, facts: &Facts) -> Result<(), Fault> {
@@ -112,7 +112,9 @@ impl PgCluster {
             Action::Yield { side, revision } => {
                 self.node(*side).mutate(seen(revision), statements::YIELD).await
             }
-            Action::Open { side, revision } => self.open(*side, seen(revision)).await,
+            Action::Open { side, revision } => {
+                self.node(*side).mutate(seen(revision), statements::OPEN).await
+            }
             Action::DropSubscription { direction } => {
                 // The snapshot is the source's, and went with it.
                 if facts.lost != Some(Side::Source) {
@@ -197,24 +199,6 @@ impl PgCluster {
         let result = result.await;
         drop(client);
         result.map_err(|error| node.fault(&error))
-    }
-
-    pub(crate) async fn open(&self, side: Side, guard: Guard) -> Result<(), Fault> {
-        let node = self.node(side);
-        let look = async {
-            let client = node.client().await?;
-            let mut roles = Vec::new();
-            for row in client.query(FENCED_THAT_EXIST, &[]).await? {
-                roles.push(FencedRole {
-                    name: row.try_get("role")?,
-                    previous_setting: row.try_get("previous_setting")?,
-                    locked_out: row.try_get("locked_out")?,
-                });
-            }
-            Ok::<_, LookError>(roles)
-        };
-        let roles = look.await.map_err(|error| node.fault(&error))?;
-        node.mutate(guard, &statements::open(node.database(), &roles)).await
     }
 
     async fn slot_name(&self, direction: Direction) -> Result<String, Fault> {
@@ -318,11 +302,6 @@ fn journal_fault(error: crate::journal::JournalError) -> Fault {
         "it is tried again; look at journal.archive_dir and at the journal's database",
     ))
 }
-
-/// A role that was dropped behind the fence has no setting to restore.
-const FENCED_THAT_EXIST: &str = "SELECT f.role::text AS role, f.previous_setting, \
-    coalesce((to_jsonb(f) ->> 'had_login')::boolean, false) AS locked_out FROM pgferry.fenced_role f \
-    JOIN pg_catalog.pg_roles r ON r.rolname = f.role WHERE f.lifted_at IS NULL";
 
 const HAS_OID_COLUMNS: &str = "\
     WITH RECURSIVE used(typid) AS ( \

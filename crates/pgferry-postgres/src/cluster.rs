@@ -28,7 +28,7 @@ use crate::observe::fence::StartupWatch;
 use crate::observe::known_roles::KnownRoles;
 use crate::observe::tables::Undrifted;
 use crate::preflight::observe;
-use crate::statements::Guard;
+use crate::statements::{self, Guard};
 use crate::verify::Verifier;
 
 /// Both servers of one migration. Clones share everything.
@@ -202,7 +202,10 @@ impl PgCluster {
                 .ok_or_else(|| "it has no record".to_owned())?;
             match guard(&record)? {
                 None => Ok(()),
-                Some(guard) => self.open(side, guard).await.map_err(|fault| fault.to_string()),
+                Some(guard) => {
+                    let opened = self.node(side).mutate(guard, statements::OPEN).await;
+                    opened.map_err(|fault| fault.to_string())
+                }
             }
         };
         match tokio::time::timeout(ACTION_TIME_IN_STALL, opening).await {

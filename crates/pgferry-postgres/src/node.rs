@@ -209,7 +209,8 @@ impl Node {
     pub async fn check_epoch(&self, epoch: i64) -> Result<(), Fault> {
         let look = async {
             let client = self.client().await?;
-            Ok::<_, LookError>(client.query_opt(HOLDS_EPOCH, &[&epoch]).await?.is_some())
+            let statement = client.prepare_cached(HOLDS_EPOCH).await?;
+            Ok::<_, LookError>(client.query_opt(&statement, &[&epoch]).await?.is_some())
         };
         match look.await {
             Ok(true) => Ok(()),

@@ -20,9 +20,11 @@ pub(crate) mod uncarried;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use pgferry_plan::journal::Intent;
 use pgferry_plan::world::{NodeRecord, NodeState, NodeView};
 use pgferry_plan::{Course, Direction, Facts, Seen, Side, Step, World};
 
+use self::known_roles::StillKnown;
 use crate::cluster::PgCluster;
 use crate::node::LookError;
 
@@ -39,7 +41,7 @@ impl PgCluster {
             (Course::Switchover(switchover), Some(_)) if switchover.unwinding.is_some() => {
                 // The other side is not asked: it may be what is away, and nothing depends on it.
                 let from = switchover.kind.from();
-                *world.node_mut(from) = self.node_view_within(NODE_LOOK_TIME, from, FENCE).await;
+                *world.node_mut(from) = self.node_view_within(NODE_LOOK_TIME, from, FENCE).await.0;
             }
             (_, Some(step)) => Box::pin(self.look_for(step, facts, &mut world)).await,
             (Course::AtRest, None) => {
@@ -122,25 +124,30 @@ impl PgCluster {
             Step::WarmSequences => {
                 // More than the step needs: the connections of the stall have every statement
                 // prepared before it begins.
-                let both = Wants { fence: true, marker: true, sequences: true };
-                self.see_within(NODE_LOOK_TIME_AT_REST, world, both, both).await;
-                self.prepare_for_known_roles(from).await;
+                self.see_within(NODE_LOOK_TIME_AT_REST, world, EVERYTHING, EVERYTHING).await;
             }
             Step::FenceActive => {
-                self.see_pair(world, from, FENCE, RECORD).await;
+                // The marker is the next step's, which goes on from the look that ends this one.
+                let open = !facts.intents.contains(&Intent::Fence { side: from });
+                let of_from = Wants { fence: true, marker: true, roles: open, ..RECORD };
+                let catalogs = self.see_pair(world, from, of_from, RECORD).await;
                 let still_open = |record: &NodeRecord| record.state == NodeState::Open;
                 if world.node(from).record.present().is_some_and(still_open) {
-                    self.see_fence_and_known_roles(world, from).await;
+                    self.add_known_roles(world, from, catalogs[from as usize].roles.as_ref()).await;
                 }
             }
             Step::Drain => {
                 let of_from = Wants { fence: true, marker: true, ..RECORD };
                 self.see_pair(world, from, of_from, MARKER).await;
-                // Once, when everything before the fence has arrived.
+                // Once, when everything before the fence has arrived; with what the next steps need.
                 if marker_has_arrived(facts, world) {
-                    let appeared = self.see_roles_that_appeared(world, from);
-                    let (drift, ()) = tokio::join!(self.drift_since_verdict(), appeared);
-                    world.drift = Seen::from_look(drift);
+                    let of_to = Wants { fence: false, roles: false, ..EVERYTHING };
+                    let catalogs = self.see_pair(world, from, EVERYTHING, of_to).await;
+                    let fingerprints = catalogs.each_ref().map(|catalogs| catalogs.fingerprint);
+                    if catalogs[from as usize].roles.is_none() {
+                        self.see_fence_and_roles(world, from).await;
+                    }
+                    world.drift = Seen::from_look(self.drift_since_verdict(fingerprints).await);
                 }
             }
             Step::SetSequences => {
@@ -148,7 +155,9 @@ impl PgCluster {
                 let of_to = Wants { sequences: true, ..RECORD };
                 self.see_pair(world, from, of_from, of_to).await;
             }
-            Step::Yield => self.see_pair(world, from, FENCE, RECORD).await,
+            Step::Yield => {
+                self.see_pair(world, from, FENCE, RECORD).await;
+            }
             Step::OpenOther => {
                 // The side that has yielded may be away; nobody waits for it longer than it takes
                 // to see that it was opened by hand.
@@ -157,7 +166,7 @@ impl PgCluster {
                     self.node_view_within(LOOK_TIME_AT_YIELDED, from, RECORD),
                     self.node_view_within(NODE_LOOK_TIME, to, FENCE),
                 );
-                (*world.node_mut(from), *world.node_mut(to)) = (of_from, of_to);
+                (*world.node_mut(from), *world.node_mut(to)) = (of_from.0, of_to.0);
             }
             Step::Confirm => {
                 let both = Wants { fence: true, marker: true, ..RECORD };
@@ -242,8 +251,8 @@ impl PgCluster {
     }
 
     /// Looks at both nodes at once, each over one connection in one round trip.
-    async fn see(&self, world: &mut World, source: Wants, destination: Wants) {
-        self.see_within(NODE_LOOK_TIME, world, source, destination).await;
+    async fn see(&self, world: &mut World, source: Wants, destination: Wants) -> [Catalogs; 2] {
+        self.see_within(NODE_LOOK_TIME, world, source, destination).await
     }
 
     async fn see_within(
@@ -252,22 +261,28 @@ impl PgCluster {
         world: &mut World,
         source: Wants,
         destination: Wants,
-    ) {
+    ) -> [Catalogs; 2] {
         // Each within its own time: one server that hangs must not blind the look at the other.
         let (source, destination) = tokio::join!(
             self.node_view_within(limit, Side::Source, source),
             self.node_view_within(limit, Side::Destination, destination)
         );
-        world.source = source;
-        world.destination = destination;
+        world.source = source.0;
+        world.destination = destination.0;
+        [source.1, destination.1]
     }
 
     /// Looks at one side only: the other is lost.
     async fn see_survivor(&self, world: &mut World, side: Side, wants: Wants) {
-        *world.node_mut(side) = self.node_view_within(NODE_LOOK_TIME_AT_REST, side, wants).await;
+        *world.node_mut(side) = self.node_view_within(NODE_LOOK_TIME_AT_REST, side, wants).await.0;
     }
 
-    async fn node_view_within(&self, limit: Duration, side: Side, wants: Wants) -> NodeView {
+    async fn node_view_within(
+        &self,
+        limit: Duration,
+        side: Side,
+        wants: Wants,
+    ) -> (NodeView, Catalogs) {
         let node = self.node(side);
         let look = Box::pin(self.node_view(side, wants));
         match tokio::time::timeout(limit * node.patience(), look).await {
@@ -277,19 +292,25 @@ impl PgCluster {
             }
             Err(_) => {
                 node.gave_up();
-                NodeView::default()
+                Default::default()
             }
         }
     }
 
-    async fn see_pair(&self, world: &mut World, from: Side, of_from: Wants, of_to: Wants) {
+    async fn see_pair(
+        &self,
+        world: &mut World,
+        from: Side,
+        of_from: Wants,
+        of_to: Wants,
+    ) -> [Catalogs; 2] {
         match from {
             Side::Source => self.see(world, of_from, of_to).await,
             Side::Destination => self.see(world, of_to, of_from).await,
         }
     }
 
-    async fn node_view(&self, side: Side, wants: Wants) -> NodeView {
+    async fn node_view(&self, side: Side, wants: Wants) -> (NodeView, Catalogs) {
         let mut view = NodeView::default();
         let client = match self.node(side).client().await {
             Ok(client) => client,
@@ -299,22 +320,31 @@ impl PgCluster {
                 view.fence = Seen::Unknown(reason.clone());
                 view.marker = Seen::Unknown(reason.clone());
                 view.sequences = Seen::Unknown(reason);
-                return view;
+                return (view, Catalogs::default());
             }
         };
-        let (record, fence, marker, sequences) = tokio::join!(
+        let (record, fence, marker, sequences, roles, fingerprint) = tokio::join!(
             node::record_by(&client),
             wanted(wants.fence, self.fence_by(side, &client)),
             wanted(wants.marker, node::marker_by(side, &client)),
             wanted(wants.sequences, async {
                 sequences::sequences_by(&client, &self.rules).await.map(Some)
             }),
+            wanted(wants.roles, self.roles_by(side, &client)),
+            wanted(wants.fingerprint, tables::fingerprint_by(&client)),
         );
         view.record = Seen::from_look(record);
         view.fence = fence;
         view.marker = marker;
         view.sequences = sequences;
-        view
+        let catalogs = Catalogs {
+            fingerprint: fingerprint.present().copied(),
+            roles: match roles {
+                Seen::Present(roles) => Some(roles),
+                Seen::Absent | Seen::Unknown(_) => None,
+            },
+        };
+        (view, catalogs)
     }
 
     async fn see_record(&self, world: &mut World, side: Side) {
@@ -352,9 +382,24 @@ struct Wants {
     fence: bool,
     marker: bool,
     sequences: bool,
+    /// Whether the roles that were read before the stall are still all.
+    roles: bool,
+    /// What stands for the comparison of all tables.
+    fingerprint: bool,
 }
 
-const RECORD: Wants = Wants { fence: false, marker: false, sequences: false };
+/// What of a side's catalogs stands for reading them whole, beside the view of a node.
+#[derive(Default)]
+struct Catalogs {
+    fingerprint: Option<i64>,
+    /// None when something about them has changed, or was not seen.
+    roles: Option<StillKnown>,
+}
+
+const RECORD: Wants =
+    Wants { fence: false, marker: false, sequences: false, roles: false, fingerprint: false };
+const EVERYTHING: Wants =
+    Wants { fence: true, marker: true, sequences: true, roles: true, fingerprint: true };
 const FENCE: Wants = Wants { fence: true, ..RECORD };
 const MARKER: Wants = Wants { marker: true, ..RECORD };
 

@@ -135,18 +135,25 @@ const LOCK_OUT: &str = "DO $lock_out$ DECLARE locked name; BEGIN \
 
 /// Opens a side: every recorded setting restored, the record lifted, the state. The roles stay in
 /// the record, because their sessions of the time of the fence are still to be ended.
-pub(crate) fn open(database: &str, fenced: &[FencedRole]) -> String {
-    let mut body: String =
-        fenced.iter().map(|role| lift(database, role) + "; ").collect::<Vec<_>>().concat();
-    body.push_str(
-        "UPDATE pgferry.fenced_role SET lifted_at = clock_timestamp() WHERE lifted_at IS NULL; \
-         UPDATE pgferry.node SET revision = revision + 1, changed_at = clock_timestamp(), \
-         fenced_at = CASE WHEN state = 'open' THEN NULL ELSE fenced_at END, state = 'open'",
-    );
-    body
-}
+///
+/// One message, like everything within the stall: the settings are read from the record where it is.
+/// A role that was dropped behind the fence has none to restore.
+pub(crate) const OPEN: &str = "DO $lift$ DECLARE fenced record; BEGIN \
+    FOR fenced IN SELECT f.role, f.previous_setting AS setting, \
+        (to_jsonb(f) ->> 'had_login')::boolean AS locked_out \
+        FROM pgferry.fenced_role f JOIN pg_catalog.pg_roles r ON r.rolname = f.role \
+        WHERE f.lifted_at IS NULL \
+    LOOP \
+        EXECUTE format('ALTER ROLE %I IN DATABASE %I ', fenced.role, current_database()) \
+            || CASE WHEN fenced.setting IS NULL THEN 'RESET default_transaction_read_only' \
+               ELSE format('SET default_transaction_read_only = %L', fenced.setting) END; \
+        IF fenced.locked_out THEN EXECUTE format('ALTER ROLE %I LOGIN', fenced.role); END IF; \
+    END LOOP; END $lift$; \
+    UPDATE pgferry.fenced_role SET lifted_at = clock_timestamp() WHERE lifted_at IS NULL; \
+    UPDATE pgferry.node SET revision = revision + 1, changed_at = clock_timestamp(), \
+    fenced_at = CASE WHEN state = 'open' THEN NULL ELSE fenced_at END, state = 'open'";
 
-/// The statements that restore what one role had; also printed for people.
+/// The statements by which a person restores what one role had: what [`OPEN`] does.
 pub(crate) fn lift(database: &str, role: &FencedRole) -> String {
     let (name, database) = (ident(&role.name), ident(database));
     let setting = match &role.previous_setting {

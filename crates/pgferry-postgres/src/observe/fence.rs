@@ -80,17 +80,10 @@ impl PgCluster {
         let look = async {
             let client = self.node(side).client().await?;
             let Some(mut view) = self.fence_by(side, &client).await? else { return Ok(None) };
-            let known: HashSet<&RoleName> = view.fenced.iter().chain(&view.unfenced).collect();
             let of_both = of_both.as_ref().map_err(|said| LookError::Said(said.clone()))?;
-            let (roles, missing) = self.roles_to_fence(side, of_both);
-            let new: Vec<RoleName> =
-                roles.into_iter().filter(|role| !known.contains(role)).collect();
-            self.add_sessions_of(&new, &client, &mut view).await?;
-            if self.locks_out() {
-                lock_out_unless_used_elsewhere(&of_both[side as usize], &new, &mut view);
-            }
-            view.unfenced.extend(new);
-            view.missing = missing;
+            let (roles, _) = self.roles_to_fence(side, of_both);
+            let sessions = sessions_of(&roles, &client).await?;
+            self.add_roles(side, of_both, &sessions, &mut view)?;
             Ok(Some(view))
         };
         let look: Look<FenceView> = look.await;
@@ -147,19 +140,27 @@ impl PgCluster {
         Ok(Some(view))
     }
 
-    /// Sessions of roles that are in no record yet.
-    async fn add_sessions_of(
+    /// The roles that are in no record yet, and their sessions among those of all that may write.
+    pub(super) fn add_roles(
         &self,
-        roles: &[RoleName],
-        client: &Object,
+        side: Side,
+        of_both: &[Vec<ApplicationRole>; 2],
+        sessions: &[Row],
         view: &mut FenceView,
     ) -> Result<(), LookError> {
-        if roles.is_empty() {
-            return Ok(());
+        let known: HashSet<RoleName> = view.fenced.iter().chain(&view.unfenced).cloned().collect();
+        let (roles, missing) = self.roles_to_fence(side, of_both);
+        let new: Vec<RoleName> = roles.into_iter().filter(|role| !known.contains(role)).collect();
+        for row in sessions {
+            if new.contains(&row.try_get("role")?) {
+                add_session(row, 0..=i64::MAX, view)?;
+            }
         }
-        for row in client.query(SESSIONS_OF_ROLES, &[&roles]).await? {
-            add_session(&row, 0..=i64::MAX, view)?;
+        if self.locks_out() {
+            lock_out_unless_used_elsewhere(&of_both[side as usize], &new, view);
         }
+        view.unfenced.extend(new);
+        view.missing = missing;
         Ok(())
     }
 
@@ -174,7 +175,7 @@ impl PgCluster {
     }
 
     /// The roles of both sides that may write: those that exist on this one, and those that do not.
-    fn roles_to_fence(
+    pub(super) fn roles_to_fence(
         &self,
         side: Side,
         of_both: &[Vec<ApplicationRole>; 2],
@@ -195,6 +196,13 @@ impl PgCluster {
         missing.sort();
         (roles, missing)
     }
+}
+
+pub(super) async fn sessions_of(
+    roles: &[RoleName],
+    client: &Object,
+) -> Result<Vec<Row>, LookError> {
+    Ok(prepared(client, SESSIONS_OF_ROLES, &[&roles]).await?.unwrap_or_default())
 }
 
 /// NOLOGIN is the whole server's: a role that another database uses is made read-only alone, here

@@ -5,10 +5,13 @@
 
 use std::sync::PoisonError;
 
+use deadpool_postgres::Object;
 use pgferry_plan::roles::ApplicationRole;
-use pgferry_plan::{Side, World};
+use pgferry_plan::{Seen, Side, World};
+use tokio_postgres::Row;
 
 use super::Look;
+use super::fence::sessions_of;
 use super::node::prepared;
 use crate::cluster::PgCluster;
 
@@ -19,6 +22,12 @@ pub(crate) struct KnownRoles {
     side: Side,
     mark: Mark,
     of_both: [Vec<ApplicationRole>; 2],
+}
+
+/// The kept roles, seen to be still all of them.
+pub(super) struct StillKnown {
+    of_both: [Vec<ApplicationRole>; 2],
+    sessions: Vec<Row>,
 }
 
 /// A point in the life of the catalogs that say who may write.
@@ -51,41 +60,48 @@ impl PgCluster {
         }
     }
 
-    /// The fence of the side that is to be closed: clients may be held already.
-    pub(crate) async fn see_fence_and_known_roles(&self, world: &mut World, side: Side) {
-        match self.unchanged_roles(side).await {
-            Some(of_both) => self.see_fence_with(world, side, &Ok(of_both)).await,
-            None => self.see_fence_and_roles(world, side).await,
+    /// The kept roles, when nothing that they were read from has changed since, and their sessions.
+    /// None otherwise.
+    pub(super) async fn roles_by(&self, side: Side, client: &Object) -> Look<StillKnown> {
+        let known = self.known_roles.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = known.filter(|known| known.side == side);
+        let (since, roles) = match &known {
+            Some(known) => (known.mark.since.as_str(), self.roles_to_fence(side, &known.of_both).0),
+            None => (NEVER, Vec::new()),
+        };
+        let (marked, sessions) = tokio::join!(mark_by(client, since), sessions_of(&roles, client));
+        let (marked, sessions) = (marked?, sessions?);
+        Ok(known.zip(marked).and_then(|(known, (now, changed))| {
+            (!changed && known.mark.rest == now.rest)
+                .then_some(StillKnown { of_both: known.of_both, sessions })
+        }))
+    }
+
+    /// Completes the view of a fence that is to be closed: clients may be held already.
+    pub(super) async fn add_known_roles(
+        &self,
+        world: &mut World,
+        side: Side,
+        known: Option<&StillKnown>,
+    ) {
+        let Some(known) = known else { return self.see_fence_and_roles(world, side).await };
+        let Seen::Present(view) = &mut world.node_mut(side).fence else { return };
+        if let Err(error) = self.add_roles(side, &known.of_both, &known.sessions, view) {
+            world.node_mut(side).fence = Seen::Unknown(error.to_string());
         }
     }
 
-    /// Behind the fence: a role that appeared since is found by reading all of them again, which
-    /// happens only when something about roles and privileges has changed.
-    pub(crate) async fn see_roles_that_appeared(&self, world: &mut World, side: Side) {
-        if self.unchanged_roles(side).await.is_none() {
-            self.see_fence_and_roles(world, side).await;
-        }
-    }
-
-    /// Has the statement prepared where the stall will need it.
-    pub(crate) async fn prepare_for_known_roles(&self, side: Side) {
-        let _ = self.mark_roles(side, NEVER).await;
-    }
-
-    async fn unchanged_roles(&self, side: Side) -> Option<[Vec<ApplicationRole>; 2]> {
-        let known = self.known_roles.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        let (now, changed) = self.mark_roles(side, &known.mark.since).await.ok()??;
-        (known.side == side && !changed && known.mark.rest == now.rest).then_some(known.of_both)
-    }
-
-    /// The mark of now, and whether a row version has been made since another one.
     async fn mark_roles(&self, side: Side, since: &str) -> Look<(Mark, bool)> {
-        let client = self.node(side).client().await?;
-        let rows = prepared(&client, MARK, &[&since]).await?;
-        let Some([row]) = rows.as_deref() else { return Ok(None) };
-        let mark = Mark { since: row.try_get("since")?, rest: row.try_get("rest")? };
-        Ok(Some((mark, row.try_get("changed")?)))
+        mark_by(&self.node(side).client().await?, since).await
     }
+}
+
+/// The mark of now, and whether a row version has been made since another one.
+async fn mark_by(client: &Object, since: &str) -> Look<(Mark, bool)> {
+    let rows = prepared(client, MARK, &[&since]).await?;
+    let Some([row]) = rows.as_deref() else { return Ok(None) };
+    let mark = Mark { since: row.try_get("since")?, rest: row.try_get("rest")? };
+    Ok(Some((mark, row.try_get("changed")?)))
 }
 
 /// Whether anything was made or changed that `application_roles.sql` concludes from about this side:

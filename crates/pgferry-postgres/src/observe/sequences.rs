@@ -50,7 +50,7 @@ pub(crate) async fn sequences_by(
                 format!("SELECT {index}, {start}::bigint, last_value, is_called FROM {name}")
             })
             .collect();
-        for row in client.query(&reads.join(" UNION ALL "), &[]).await? {
+        for row in client.query_typed(&reads.join(" UNION ALL "), &[]).await? {
             let index = usize::try_from(row.try_get::<_, i32>(0)?).unwrap_or(usize::MAX);
             let Some(view) = views.get_mut(index) else { continue };
             let (start, value, called): (i64, i64, bool) =

@@ -3,6 +3,7 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use deadpool_postgres::Object;
 use pgferry_plan::scope::{SetMembership, TableView, drift};
 use pgferry_plan::world::SchemaView;
 use pgferry_plan::{Blocker, Seen, SetAddition, Side, TableName, World};
@@ -12,6 +13,14 @@ use super::node::prepared;
 use crate::cluster::PgCluster;
 use crate::node::{LookError, is_missing};
 use crate::scope::{Sizes, set_membership, tables_in_scope};
+
+/// What stands for everything that the comparison reads.
+pub(super) async fn fingerprint_by(client: &Object) -> Look<i64> {
+    match prepared(client, FINGERPRINT, &[]).await?.as_deref() {
+        Some([row]) => Ok(row.try_get(0)?),
+        Some(_) | None => Ok(None),
+    }
+}
 
 /// A full comparison of both sides that found nothing.
 #[derive(Clone, Copy, Debug)]
@@ -60,10 +69,9 @@ impl PgCluster {
 
     /// Within the stall: nothing drifted when both catalogs still carry the fingerprint under which
     /// the last full comparison found nothing; otherwise they are compared again.
-    pub(crate) async fn drift_since_verdict(&self) -> Look<Vec<Blocker>> {
-        let known = self.undrifted().map(|undrifted| undrifted.fingerprints);
-        let now = self.fingerprints().await?;
-        if known.is_some() && known == now { Ok(Some(Vec::new())) } else { self.drift().await }
+    pub(crate) async fn drift_since_verdict(&self, now: [Option<i64>; 2]) -> Look<Vec<Blocker>> {
+        let known = self.undrifted().map(|undrifted| undrifted.fingerprints.map(Some));
+        if known == Some(now) { Ok(Some(Vec::new())) } else { self.drift().await }
     }
 
     /// At rest, look after look: comparing thousands of tables would keep a core of each server
@@ -98,11 +106,7 @@ impl PgCluster {
     async fn fingerprints(&self) -> Look<[i64; 2]> {
         let of = async |side: Side| {
             let client = self.node(side).client().await?;
-            let rows = prepared(&client, FINGERPRINT, &[]).await?;
-            Ok::<Option<i64>, LookError>(match rows.as_deref() {
-                Some([row]) => row.try_get(0)?,
-                Some(_) | None => None,
-            })
+            fingerprint_by(&client).await
         };
         let (source, destination) = tokio::try_join!(of(Side::Source), of(Side::Destination))?;
         Ok(source.zip(destination).map(|(source, destination)| [source, destination]))
