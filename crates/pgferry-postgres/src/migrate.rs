@@ -62,6 +62,7 @@ const NODE: MigrationSet = MigrationSet {
         ("V3__set_aside", include_str!("../../../migrations/node/V3__set_aside.sql")),
         ("V4__verified", include_str!("../../../migrations/node/V4__verified.sql")),
         ("V5__parts", include_str!("../../../migrations/node/V5__parts.sql")),
+        ("V6__background", include_str!("../../../migrations/node/V6__background.sql")),
     ],
 };
 
@@ -162,7 +163,7 @@ mod tests {
             .filter_map(|line| line.strip_prefix("CREATE TABLE "))
             .filter_map(|rest| rest.split_whitespace().next())
             .collect();
-        assert_eq!(tables.len(), 7);
+        assert_eq!(tables.len(), 8);
         for table in tables {
             assert!(table.starts_with("pgferry."), "{table}");
             assert!(sql.contains(&format!("COMMENT ON TABLE {table} IS")), "{table}");
