@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "the helper of a test may panic as the test itself may")]
 
 mod arrows;
+mod background;
 mod bad_input;
 mod bad_luck;
 mod chaos;

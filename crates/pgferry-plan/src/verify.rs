@@ -416,9 +416,14 @@ pub fn since(facts: &Facts, verified: &Verified, world: &World) -> String {
             format!("{moved}, and by its statistics nothing was written")
         }
         Some(Written { rows, tables, .. }) => {
-            format!("{moved}, and by its statistics {rows} rows in {tables} tables were written")
+            let (rows, tables) = (number_of(*rows, "row"), number_of(*tables, "table"));
+            format!("{moved}, and by its statistics {rows} in {tables} were written")
         }
     }
+}
+
+fn number_of(number: u64, word: &str) -> String {
+    if number == 1 { format!("1 {word}") } else { format!("{number} {word}s") }
 }
 
 /// "45 s", "12 min", "3 h", "2 d".
