@@ -167,6 +167,8 @@ mod tests {
         for table in tables {
             assert!(table.starts_with("pgferry."), "{table}");
             assert!(sql.contains(&format!("COMMENT ON TABLE {table} IS")), "{table}");
+            let removed = crate::statements::REMOVE.split([' ', ',', ';']);
+            assert!(removed.into_iter().any(|word| word == table), "{table} would be left behind");
         }
     }
 }

@@ -36,8 +36,10 @@ impl Differences {
 impl FoundDifferences for Differences {
     fn read(&self) -> Vec<api::Difference> {
         let found = locked(&self.verification).differences.clone();
-        // What a round in the background finds is told before it has come to its end.
-        if found.is_empty() { locked(&self.round).differences.clone() } else { found }
+        // What a round in the background finds is told before it has come to its end. What one that was
+        // given up has found may have been mended since.
+        let round = locked(&self.round);
+        if found.is_empty() && round.running { round.differences.clone() } else { found }
     }
 }
 
