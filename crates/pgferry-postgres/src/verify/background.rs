@@ -232,7 +232,11 @@ pub(super) async fn note_ended(
 ) -> Result<(), VerifyError> {
     let run = literal(&verified.run.to_string());
     let text = serde_json::to_string(verified).map_err(|error| {
-        VerifyError::Blocked(Blocker::new("not_written", error.to_string(), "it is tried again"))
+        VerifyError::Blocked(Blocker::new(
+            "verification_died",
+            format!("what the round came to cannot be written: {error}"),
+            "look into the daemon's log; it is tried again",
+        ))
     })?;
     let sql = format!(
         "UPDATE pgferry.background SET verified = {}::jsonb WHERE run = {run}::uuid; \
