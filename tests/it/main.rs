@@ -3,6 +3,7 @@
 
 mod appearing_roles;
 mod arrows;
+mod background;
 mod bad_input;
 mod bad_luck;
 mod chaos;

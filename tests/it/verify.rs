@@ -16,7 +16,7 @@ const WIDE: &str = include_str!("../src/sql/wide.sql");
 
 /// A session that damages the passive side: what it writes carries an origin, so that it is not
 /// streamed back to the active side.
-fn saboteur(pair: &Pair, side: Side) -> Session {
+pub(crate) fn saboteur(pair: &Pair, side: Side) -> Session {
     let session = pair.admin(side);
     session.run(
         "SELECT pg_replication_origin_create('sabotage')

@@ -149,6 +149,9 @@ pub struct Verification {
     /// What else differs: sequences, large objects, definitions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub other_differences: Option<u64>,
+    /// What goes on in the background, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub background: Option<String>,
 }
 
 /// The answer of `GET …/verification`: the last comparison, and what it found one by one.

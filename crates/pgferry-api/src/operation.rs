@@ -44,6 +44,10 @@ pub struct Verdict {
     /// For how long it would hold writes at the least, in milliseconds; only in a dry run that may go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted_stall_ms: Option<f64>,
+    /// How old the last verification is, what it came to and what changed since; only in a dry run that
+    /// may go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<String>,
     /// What a forced switchover may lose, in one sentence; only in the verdict on one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub may_be_lost: Option<String>,
@@ -58,6 +62,7 @@ impl Verdict {
             kind,
             blockers,
             predicted_stall_ms: None,
+            verification: None,
             may_be_lost: None,
         }
     }

@@ -150,6 +150,17 @@ pub struct VerifyConfig {
     pub jobs: usize,
     /// Bytes of tables read on each side per second, all jobs together; none means as fast as it goes.
     pub max_bytes_per_second: Option<u64>,
+    /// What goes on while nobody asks; none means that nothing does.
+    pub background: Option<BackgroundConfig>,
+}
+
+/// `verify.background_…`
+#[derive(Clone, Copy, Debug)]
+pub struct BackgroundConfig {
+    /// Bytes of tables read on each side per second.
+    pub bytes_per_second: u64,
+    /// From the end of a verification, or of anything else that was asked for, to the next round.
+    pub pause: Duration,
 }
 
 /// `[migrations.NAME.sequences]`

@@ -14,10 +14,10 @@ mod problem;
 mod secret;
 
 pub use config::{
-    CommandConfig, Config, CopyConfig, CopyMethod, CutoverConfig, FenceConfig, FenceMethod,
-    JournalConfig, Login, MigrationConfig, NodeConfig, PgbouncerConfig, PgbouncersConfig, Rewrite,
-    SchemaConfig, SchemaMode, ScopeConfig, SequencesConfig, ServerConfig, TrafficConfig,
-    VerifyConfig, WebhookConfig,
+    BackgroundConfig, CommandConfig, Config, CopyConfig, CopyMethod, CutoverConfig, FenceConfig,
+    FenceMethod, JournalConfig, Login, MigrationConfig, NodeConfig, PgbouncerConfig,
+    PgbouncersConfig, Rewrite, SchemaConfig, SchemaMode, ScopeConfig, SequencesConfig,
+    ServerConfig, TrafficConfig, VerifyConfig, WebhookConfig,
 };
 pub use dsn::{Dsn, DsnFault, InvalidDsn, SslMode};
 pub use load::{load, parse};

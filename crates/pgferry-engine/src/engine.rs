@@ -4,6 +4,7 @@
 //! engine whose journal failed is thrown away; the next one begins with a take-over and a load.
 
 mod foretold;
+mod verifying;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,10 +13,9 @@ use jiff::{SignedDuration, Timestamp};
 use pgferry_plan::decide::stall_left;
 use pgferry_plan::journal::{Entry, Event, Evidence, OperationState, Verb};
 use pgferry_plan::request::{succeeded, taken_back};
-use pgferry_plan::verify::{AtRest, VerifyView, at_rest};
 use pgferry_plan::{
-    Action, Blocker, Course, Decision, Facts, Order, Policy, Refusal, Seen, Side, Step, World,
-    admit, decide, verdict,
+    Action, Blocker, Course, Decision, Facts, Order, Policy, Refusal, Side, Step, World, admit,
+    decide, verdict,
 };
 use uuid::Uuid;
 
@@ -166,7 +166,7 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
         self.world = self.look().await;
         self.remember_unconfirmed();
         self.keep_up().await?;
-        if self.keep_verifying().await? {
+        if self.keep_verifying().await? || self.verify_in_background().await? {
             return Ok(Turn::Progressed);
         }
         if matches!(self.facts.course, Course::AtRest | Course::Planned) {
@@ -267,36 +267,14 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
         Ok(())
     }
 
-    /// Begins the verification that was asked for at rest, or notes how it ended; whether anything
-    /// was noted. A begin that fails is seen by the next look.
-    async fn keep_verifying(&mut self) -> Result<bool, LeadershipLost> {
-        if self.facts.course != Course::AtRest {
-            return Ok(false);
-        }
-        match at_rest(&self.facts, &self.world) {
-            AtRest::Nothing => Ok(false),
-            AtRest::Begin(action) => {
-                if let Err(fault) = self.cluster.apply(&action, &self.facts).await {
-                    tracing::warn!(%fault, "the verification could not begin");
-                }
-                Ok(false)
-            }
-            AtRest::End(events) => {
-                for event in events {
-                    self.note(self.facts.epoch, event)?;
-                }
-                self.flush().await?;
-                Ok(true)
-            }
-        }
-    }
-
     /// Accepts a person's request, after a fresh look, or refuses it with every reason.
     ///
     /// # Errors
     /// When this daemon may not act any more.
     pub async fn request(&mut self, order: Order) -> Result<Result<Uuid, Refusal>, LeadershipLost> {
         let switches = matches!(order.verb, Verb::Cutover | Verb::Rollback);
+        // By the last look at rest: the one at both records alone sees no verification.
+        let verified_before = verifying::verifies(&self.world);
         if switches && order.force {
             self.world = self.cluster.observe_records().await;
         } else if switches && self.facts.course == Course::AtRest {
@@ -312,16 +290,7 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
                 }
                 self.flush().await?;
                 self.condition = None;
-                // What goes before it must not wait for its statements.
-                let verifies =
-                    matches!(self.world.verification, Seen::Present(VerifyView::Running { .. }));
-                if verifies
-                    && self.facts.course != Course::AtRest
-                    && let Err(fault) =
-                        self.cluster.apply(&Action::StopVerification, &self.facts).await
-                {
-                    tracing::warn!(%fault, "the verification could not be stopped");
-                }
+                self.give_way(verified_before || verifying::verifies(&self.world)).await;
                 Ok(Ok(operation))
             }
         }

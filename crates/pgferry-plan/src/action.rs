@@ -132,6 +132,17 @@ pub enum Action {
     },
     /// Give up the comparison that runs.
     StopVerification,
+    /// Start a round in the background, or go on with it.
+    VerifyInBackground {
+        /// The round.
+        run: Uuid,
+        /// The side whose rows count as right.
+        active: Side,
+        /// The verification whose findings are still to be told.
+        keep: Option<Uuid>,
+    },
+    /// Give up the round that runs in the background; what it has compared stays compared.
+    GiveUpBackground,
     /// Write a side's own marker.
     WriteMarker {
         /// Whose.
@@ -289,7 +300,9 @@ impl Action {
             Action::EndSessions { .. }
             | Action::EndReader { .. }
             | Action::WakeSubscription { .. }
-            | Action::StopVerification => return None,
+            | Action::StopVerification
+            | Action::VerifyInBackground { .. }
+            | Action::GiveUpBackground => return None,
             Action::CreateNode { side } => Intent::CreateNode { side: *side },
             Action::CopySchema => Intent::CopySchema,
             Action::SetAside { .. } => Intent::SetAside,

@@ -75,6 +75,8 @@ pub struct Policy {
     pub require_verification: bool,
     /// For how long one counts.
     pub verification_max_age: Duration,
+    /// From the end of a verification to the next round in the background; none means no rounds.
+    pub background_pause: Option<Duration>,
 }
 
 /// Longest time from the request of a switchover to its fence. Nothing is held meanwhile, but a

@@ -44,7 +44,7 @@ pub fn verdict(facts: &Facts, world: &World, policy: &Policy) -> Vec<Blocker> {
     }
     fence_blockers(kind.from(), world, &mut blockers);
     traffic_blockers(kind.from(), world, &mut blockers);
-    blockers.extend(crate::verify::gate(facts, world.now, policy));
+    blockers.extend(crate::verify::gate(facts, world, policy));
     match &world.drift {
         Seen::Present(drift) => blockers.extend(drift.iter().cloned()),
         Seen::Absent => {}

@@ -1,8 +1,11 @@
 //! Verification: proof that both sides hold the same rows, what it came to, and what it allows.
 //!
 //! Pure. How columns are hashed is [`hashing`], how tables are cut [`parts`], when a difference is
-//! damage and not a change under way [`rounds`]. Nothing here has seen a value of the application.
+//! damage and not a change under way [`rounds`]; what goes on while nobody asks is [`background`],
+//! which tables it reads first [`activity`]. Nothing here has seen a value of the application.
 
+pub mod activity;
+pub mod background;
 pub mod hashing;
 pub mod parts;
 pub mod rounds;
@@ -13,6 +16,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use self::background::Written;
 use crate::action::Action;
 use crate::decide::{Decision, Policy};
 use crate::facts::{Facts, milliseconds};
@@ -26,8 +30,11 @@ use crate::world::World;
 /// What a finished verification came to; the journal keeps it, so it holds no key and no value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verified {
-    /// The operation that asked for it.
+    /// The operation that asked for it; an id of its own for a round in the background.
     pub run: Uuid,
+    /// Nobody asked for it: a round in the background.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub background: bool,
     /// The side that took the writes meanwhile: what it holds counts as right.
     pub active: Side,
     /// When its first range was compared: what it says is as old as that. Before a restart, if it was resumed.
@@ -340,11 +347,11 @@ pub fn given_up_for(facts: &Facts, verb: Verb) -> Option<Event> {
 /// Only against a cutover: a rollback is the emergency exit, and whoever needs it must not be asked
 /// to read both databases first.
 #[must_use]
-pub fn gate(facts: &Facts, now: Timestamp, policy: &Policy) -> Option<Blocker> {
+pub fn gate(facts: &Facts, world: &World, policy: &Policy) -> Option<Blocker> {
     if !policy.require_verification || facts.kind() != Kind::Cutover {
         return None;
     }
-    let Some(verified) = &facts.verification else {
+    let Some(verified) = background::latest(facts, world) else {
         return Some(Blocker::new(
             "not_verified",
             "the rows of the two sides have not been compared",
@@ -354,18 +361,33 @@ pub fn gate(facts: &Facts, now: Timestamp, policy: &Policy) -> Option<Blocker> {
     if let Some(problem) = verified.problem() {
         return Some(problem);
     }
-    let age = age(verified, now);
+    let age = age(verified, world.now);
     (age > policy.verification_max_age).then(|| {
+        let failed = world.background.present().and_then(|view| view.failed.as_ref());
+        let failed = failed.map_or(String::new(), |(blocker, _)| {
+            format!("; the last round in the background failed: {}", blocker.message)
+        });
         Blocker::new(
             "verification_too_old",
             format!(
-                "the last verification began {} ago, more than verification_max_age; {}",
+                "the last verification began {} ago, more than verification_max_age; {}{failed}",
                 in_words(age),
-                since(facts, verified)
+                since(facts, verified, world)
             ),
-            "run `pgferry verify`; or raise cutover.verification_max_age",
+            "run `pgferry verify`; where that takes longer than can be waited for, raise \
+             cutover.verification_max_age and restart the daemon, which keeps everything",
         )
     })
+}
+
+/// How old the last verification is, what it came to and what changed since, in one sentence; None
+/// before the first.
+#[must_use]
+pub fn in_one_sentence(facts: &Facts, world: &World) -> Option<String> {
+    let verified = background::latest(facts, world)?;
+    let age = in_words(age(verified, world.now));
+    let since = since(facts, verified, world);
+    Some(format!("the last verification began {age} ago and was {}; {since}", verified.state()))
 }
 
 /// How old what a verification says is: since its first range was compared.
@@ -374,19 +396,34 @@ pub fn age(verified: &Verified, now: Timestamp) -> Duration {
     Duration::from_secs_f64(milliseconds(verified.began_at, now) / 1000.0)
 }
 
-/// What has changed since a verification, in words.
+/// What has changed since a verification, in words. What was written is said of the side that is
+/// active now, and only where that was measured from the verification's beginning.
 #[must_use]
-pub fn since(facts: &Facts, verified: &Verified) -> String {
+pub fn since(facts: &Facts, verified: &Verified, world: &World) -> String {
     let crossed = facts.operations.iter().filter(|operation| {
         matches!(operation.verb, Verb::Cutover | Verb::Rollback)
             && operation.state == OperationState::Succeeded
             && operation.finished_at.is_some_and(|at| at > verified.finished_at)
     });
-    match crossed.count() {
+    let moved = match crossed.count() {
         0 => format!("the {} has been active since", verified.active),
-        1 => "the active side has moved once since".to_owned(),
-        times => format!("the active side has moved {times} times since"),
+        1 => return "the active side has moved once since".to_owned(),
+        times => return format!("the active side has moved {times} times since"),
+    };
+    match world.written.present().filter(|written| written.run == verified.run) {
+        None => moved,
+        Some(Written { rows: 0, .. }) => {
+            format!("{moved}, and by its statistics nothing was written")
+        }
+        Some(Written { rows, tables, .. }) => {
+            let (rows, tables) = (number_of(*rows, "row"), number_of(*tables, "table"));
+            format!("{moved}, and by its statistics {rows} in {tables} were written")
+        }
     }
+}
+
+fn number_of(number: u64, word: &str) -> String {
+    if number == 1 { format!("1 {word}") } else { format!("{number} {word}s") }
 }
 
 /// "45 s", "12 min", "3 h", "2 d".

@@ -18,6 +18,7 @@ use crate::seen::Seen;
 use crate::side::{Direction, Side};
 use crate::traffic::TrafficView;
 use crate::verify::VerifyView;
+use crate::verify::background::{BackgroundView, Written};
 
 /// Everything that one look saw.
 #[derive(Clone, Debug, Default)]
@@ -56,8 +57,12 @@ pub struct World {
     pub lag: Seen<LagReport>,
     /// The background job, when there is one.
     pub job: Seen<JobView>,
-    /// The comparison of rows; Absent when none was begun by this process.
+    /// The comparison of rows that was asked for; Absent when none was begun by this process.
     pub verification: Seen<VerifyView>,
+    /// The comparison of rows that goes on in the background.
+    pub background: Seen<BackgroundView>,
+    /// What was written since a verification; Absent where that was not measured from its beginning.
+    pub written: Seen<Written>,
     /// What is left that was not there before, with the statement that removes it.
     pub leftovers: Seen<Vec<Blocker>>,
     /// The journal itself.

@@ -100,6 +100,14 @@ impl PgCluster {
                 self.stop_verification().await;
                 Ok(())
             }
+            Action::VerifyInBackground { run, active, keep } => {
+                self.verify_in_background(*run, *active, facts.epoch, *keep).await;
+                Ok(())
+            }
+            Action::GiveUpBackground => {
+                self.give_up_background().await;
+                Ok(())
+            }
             Action::WriteMarker { side, token } => {
                 self.node(*side).mutate(guard, &statements::write_marker(*side, *token)).await
             }

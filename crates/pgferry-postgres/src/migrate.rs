@@ -63,6 +63,7 @@ const NODE: MigrationSet = MigrationSet {
         ("V4__verified", include_str!("../../../migrations/node/V4__verified.sql")),
         ("V5__parts", include_str!("../../../migrations/node/V5__parts.sql")),
         ("V6__login", include_str!("../../../migrations/node/V6__login.sql")),
+        ("V7__background", include_str!("../../../migrations/node/V7__background.sql")),
     ],
 };
 
@@ -163,10 +164,12 @@ mod tests {
             .filter_map(|line| line.strip_prefix("CREATE TABLE "))
             .filter_map(|rest| rest.split_whitespace().next())
             .collect();
-        assert_eq!(tables.len(), 7);
+        assert_eq!(tables.len(), 8);
         for table in tables {
             assert!(table.starts_with("pgferry."), "{table}");
             assert!(sql.contains(&format!("COMMENT ON TABLE {table} IS")), "{table}");
+            let removed = crate::statements::REMOVE.split([' ', ',', ';']);
+            assert!(removed.into_iter().any(|word| word == table), "{table} would be left behind");
         }
     }
 }

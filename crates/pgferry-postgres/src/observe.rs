@@ -36,6 +36,7 @@ impl PgCluster {
         let mut world = World { now: Timestamp::now(), ..World::default() };
         world.job = self.jobs.view();
         world.verification = self.verification_view();
+        world.background = self.background_view();
         world.lag = Seen::Present(self.lag());
         match (&facts.course, facts.step()) {
             (Course::Switchover(switchover), Some(_)) if switchover.unwinding.is_some() => {
@@ -45,6 +46,8 @@ impl PgCluster {
             }
             (_, Some(step)) => Box::pin(self.look_for(step, facts, &mut world)).await,
             (Course::AtRest, None) => {
+                world.background = self.see_rounds().await;
+                world.written = self.see_written(facts, &world).await;
                 Box::pin(self.look_for(Step::CheckVerdict, facts, &mut world)).await
             }
             (_, None) => {}

@@ -404,7 +404,7 @@ pub(crate) const DROP_EXTENSION: &str = "SET LOCAL lock_timeout = '2s'; \
 /// be, of this migration or of others, under whatever host name it is configured.
 pub(crate) const REMOVE: &str = "\
     DROP TABLE IF EXISTS pgferry.set_aside; \
-    DROP TABLE IF EXISTS pgferry.verified; \
+    DROP TABLE IF EXISTS pgferry.verified, pgferry.background; \
     DROP TABLE pgferry.fenced_role, pgferry.heartbeat, pgferry.marker, pgferry.copied, \
     pgferry.node_history, pgferry.node; \
     DO $empty$ BEGIN \

@@ -1,9 +1,10 @@
 //! Verification: every row of both sides compared while the application writes on.
 //!
-//! Runs beside the loop, one at a time. Reads both sides and writes nothing but the active side's marker
+//! Runs beside the loop, one at a time, asked for or in the background. Reads both sides and writes nothing but the active side's marker
 //! and, on the destination, what it has compared already. What its result means is judged in
 //! `pgferry-plan`. Beside digests it takes out of the databases the keys of rows that differ.
 
+mod background;
 mod compare;
 mod marker;
 mod mend;
@@ -13,6 +14,7 @@ mod row_hash;
 mod rows;
 mod run;
 mod sql;
+mod written;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -105,6 +107,8 @@ pub(crate) struct Verifier {
     figures: Arc<Mutex<VerifyFigures>>,
     /// What was wished for, of which run.
     wish: Mutex<Option<(Uuid, Wish)>>,
+    rounds: background::Rounds,
+    writes: written::Writes,
 }
 
 #[derive(Debug, Default)]
@@ -117,6 +121,8 @@ struct State {
 #[derive(Debug)]
 struct Running {
     run: Uuid,
+    /// The side whose rows count as right in a round in the background; None when it was asked for.
+    round: Option<Side>,
     handle: JoinHandle<Result<Verified, Blocker>>,
     cancel: CancellationToken,
 }
@@ -143,38 +149,49 @@ impl PgCluster {
         self.stop_verification().await;
         let wished = lock(&self.verifier.wish).take_if(|(of, _)| *of == run);
         let wish = wished.map(|(_, wish)| wish).unwrap_or_default();
-        let cancel = CancellationToken::new();
-        *lock(&self.verifier.figures) = VerifyFigures {
-            run: Some(run),
-            running: true,
-            began_at: Some(Timestamp::now()),
-            ..VerifyFigures::default()
-        };
-        let work = run::Run {
+        let figures = Arc::clone(&self.verifier.figures);
+        self.set_to_work(figures, |figures, cancel| run::Run {
             cluster: self.clone(),
             run,
             active,
             epoch,
             at_rest,
             wish,
-            figures: Arc::clone(&self.verifier.figures),
-            cancel: cancel.clone(),
+            gently: None,
+            figures,
+            cancel,
+        });
+    }
+
+    fn set_to_work(
+        &self,
+        figures: Arc<Mutex<VerifyFigures>>,
+        work: impl FnOnce(Arc<Mutex<VerifyFigures>>, CancellationToken) -> run::Run,
+    ) {
+        let cancel = CancellationToken::new();
+        let work = work(Arc::clone(&figures), cancel.clone());
+        let (run, round) = (work.run, work.gently.map(|_| work.active));
+        *lock(&figures) = VerifyFigures {
+            run: Some(run),
+            running: true,
+            began_at: Some(Timestamp::now()),
+            ..VerifyFigures::default()
         };
-        let (ended, figures) = (self.job_ended(), Arc::clone(&self.verifier.figures));
+        let ended = self.job_ended();
         let handle = tokio::spawn(async move {
             let result = work.carry_through().await;
             lock(&figures).running = false;
             ended.notify_one();
             result
         });
-        lock(&self.verifier.state).running = Some(Running { run, handle, cancel });
+        lock(&self.verifier.state).running = Some(Running { run, round, handle, cancel });
     }
 
     /// How the verification of this process stands.
     pub(crate) fn verification_view(&self) -> Seen<VerifyView> {
         let what = lock(&self.verifier.figures).words();
         let mut state = self.verifier.take_in();
-        if let Some(running) = &state.running {
+        if let Some(running) = state.running.as_ref().filter(|running| running.round.is_none()) {
             return Seen::Present(VerifyView::Running { run: running.run, what });
         }
         match &mut state.ended {
@@ -192,9 +209,14 @@ impl PgCluster {
         }
     }
 
-    /// How far it is, and what it found.
+    /// How far the one that was asked for is, and what the last one found, whoever asked for it.
     pub fn verify_figures(&self) -> Arc<Mutex<VerifyFigures>> {
         Arc::clone(&self.verifier.figures)
+    }
+
+    /// How far the round in the background is.
+    pub fn background_figures(&self) -> Arc<Mutex<VerifyFigures>> {
+        Arc::clone(&self.verifier.rounds.figures)
     }
 
     /// What the verification of this run, which was accepted and has not begun, is to do beside comparing.
@@ -233,6 +255,15 @@ impl Inner {
             running.handle.abort();
         }
         lock(&self.verifier.figures).running = false;
+        lock(&self.verifier.rounds.figures).running = false;
+    }
+
+    /// The same, when it is a round in the background.
+    pub(crate) async fn give_up_background(&self) {
+        let round = self.verifier.take_in().running.as_ref().is_some_and(|it| it.round.is_some());
+        if round {
+            self.stop_verification().await;
+        }
     }
 }
 
@@ -241,7 +272,7 @@ impl Verifier {
     fn take_in(&self) -> MutexGuard<'_, State> {
         let mut state = lock(&self.state);
         if state.running.as_ref().is_some_and(|running| running.handle.is_finished())
-            && let Some(Running { run, handle, .. }) = state.running.take()
+            && let Some(Running { run, round, handle, .. }) = state.running.take()
         {
             // It is finished, so this is at hand.
             let result = futures_util::FutureExt::now_or_never(handle);
@@ -253,6 +284,16 @@ impl Verifier {
                     "look into the daemon's log; it can be asked for again",
                 )),
             };
+            if result.is_ok() {
+                self.writes.ended(run);
+            }
+            if round.is_some() {
+                if self.rounds.ended(result) {
+                    let found = lock(&self.rounds.figures).clone();
+                    *lock(&self.figures) = found;
+                }
+                return state;
+            }
             state.failures = if result.is_ok() { 0 } else { state.failures.saturating_add(1) };
             let doubled = FIRST_PAUSE.saturating_mul(1 << state.failures.saturating_sub(1).min(6));
             let retry_at = Timestamp::now() + doubled.min(LONGEST_PAUSE);

@@ -13,8 +13,9 @@ use super::raw::KeyPath;
 use super::reader::Reader;
 use super::{identifier, node, traffic};
 use crate::{
-    CopyConfig, CopyMethod, CutoverConfig, FenceConfig, FenceMethod, Lookup, MigrationConfig,
-    NodeConfig, SchemaConfig, SchemaMode, ScopeConfig, SequencesConfig, TrafficConfig,
+    BackgroundConfig, CopyConfig, CopyMethod, CutoverConfig, FenceConfig, FenceMethod, Lookup,
+    MigrationConfig, NodeConfig, SchemaConfig, SchemaMode, ScopeConfig, SequencesConfig,
+    TrafficConfig,
     VerifyConfig,
 };
 
@@ -199,7 +200,25 @@ fn verify(reader: &mut Reader, at: &KeyPath) -> VerifyConfig {
     let jobs = reader.integer(&at.key("jobs"), 2, 1..=64);
     let max_bytes_per_second =
         reader.size(&at.key("max_bytes_per_second"), 64 * KILOBYTE..=TERABYTE);
-    VerifyConfig { jobs: usize::try_from(jobs).unwrap_or(1), max_bytes_per_second }
+    let background = background(reader, at);
+    VerifyConfig { jobs: usize::try_from(jobs).unwrap_or(1), max_bytes_per_second, background }
+}
+
+fn background(reader: &mut Reader, at: &KeyPath) -> Option<BackgroundConfig> {
+    // 100 GB in seven hours, for a few hundredths of a core on each server.
+    const DEFAULT_RATE: u64 = 4 * MEGABYTE;
+    let key = at.key("background_bytes_per_second");
+    let rate = reader.size(&key, 0..=TERABYTE).unwrap_or(DEFAULT_RATE);
+    if (1..64 * KILOBYTE).contains(&rate) {
+        reader.refuse(
+            &key,
+            "a round would never end: from 64kB",
+            "write 0 to switch the verification in the background off",
+        );
+    }
+    // Rounds of a small database would otherwise follow each other without a rest.
+    let pause = reader.duration(&at.key("background_pause"), 10 * MINUTE, SECOND..=7 * 24 * HOUR);
+    (rate > 0).then_some(BackgroundConfig { bytes_per_second: rate, pause })
 }
 
 fn sequences(reader: &mut Reader, at: &KeyPath) -> SequencesConfig {

@@ -29,6 +29,7 @@ fn policy() -> Policy {
         traffic: TrafficPolicy::default(),
         require_verification: false,
         verification_max_age: Duration::from_secs(86_400),
+        background_pause: None,
         headroom: 10,
         max_retained_wal: None,
     }

@@ -31,6 +31,7 @@ pub(super) fn policy() -> Policy {
         traffic: TrafficPolicy::default(),
         require_verification: false,
         verification_max_age: Duration::from_secs(86_400),
+        background_pause: None,
     }
 }
 

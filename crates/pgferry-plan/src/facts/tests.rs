@@ -75,6 +75,7 @@ fn forced(operation: Uuid, verb: Verb) -> Event {
 fn verified(run: Uuid) -> Verified {
     Verified {
         run,
+        background: false,
         active: Side::Source,
         began_at: Timestamp::UNIX_EPOCH,
         finished_at: Timestamp::UNIX_EPOCH,

@@ -9,11 +9,11 @@ use crate::side::Side;
 
 const RUN: Uuid = Uuid::from_u128(7);
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     "2026-11-21T06:00:00Z".parse().unwrap()
 }
 
-fn policy() -> Policy {
+pub(super) fn policy() -> Policy {
     Policy {
         migration: "shop".parse().unwrap(),
         max_lag: Duration::from_secs(1),
@@ -24,13 +24,15 @@ fn policy() -> Policy {
         native_copy: false,
         require_verification: true,
         verification_max_age: Duration::from_secs(3600),
+        background_pause: None,
         traffic: crate::traffic::TrafficPolicy::default(),
     }
 }
 
-fn verified(mismatched_rows: u64) -> Verified {
+pub(super) fn verified(mismatched_rows: u64) -> Verified {
     Verified {
         run: RUN,
+        background: false,
         active: Side::Source,
         began_at: now() - SignedDuration::from_secs(60),
         finished_at: now() - SignedDuration::from_secs(30),
@@ -48,7 +50,7 @@ fn verified(mismatched_rows: u64) -> Verified {
     }
 }
 
-fn operation(verb: Verb) -> Operation {
+pub(super) fn operation(verb: Verb) -> Operation {
     Operation {
         id: RUN,
         verb,
@@ -60,7 +62,7 @@ fn operation(verb: Verb) -> Operation {
     }
 }
 
-fn resting(verification: Option<Verified>) -> Facts {
+pub(super) fn resting(verification: Option<Verified>) -> Facts {
     Facts { course: Course::AtRest, verification, ..Facts::default() }
 }
 
@@ -70,7 +72,7 @@ fn code(blocker: Option<Blocker>) -> Option<String> {
 
 #[test]
 fn a_cutover_needs_a_clean_and_recent_verification() {
-    let of = |facts: &Facts, at| code(gate(facts, at, &policy()));
+    let of = |facts: &Facts, now| code(gate(facts, &World { now, ..World::default() }, &policy()));
     assert_eq!(of(&resting(None), now()).as_deref(), Some("not_verified"));
     assert_eq!(of(&resting(Some(verified(0))), now()), None);
     assert_eq!(of(&resting(Some(verified(3))), now()).as_deref(), Some("verification_mismatched"));
@@ -87,13 +89,13 @@ fn a_cutover_needs_a_clean_and_recent_verification() {
     let later = now() + SignedDuration::from_hours(2);
     assert_eq!(of(&resting(Some(verified(0))), later).as_deref(), Some("verification_too_old"));
     let without = Policy { require_verification: false, ..policy() };
-    assert_eq!(gate(&resting(None), now(), &without), None);
+    assert_eq!(gate(&resting(None), &World::default(), &without), None);
 }
 
 #[test]
 fn a_rollback_needs_none() {
     let facts = Facts { active: Side::Destination, ..resting(Some(verified(3))) };
-    assert_eq!(gate(&facts, now(), &policy()), None);
+    assert_eq!(gate(&facts, &World::default(), &policy()), None);
 }
 
 #[test]
@@ -114,7 +116,8 @@ fn the_verdict_says_how_old_it_is_and_what_changed_since() {
         ..operation(Verb::Cutover)
     };
     facts.operations = vec![crossing(now() - SignedDuration::from_secs(90)), crossing(now())];
-    let blocker = gate(&facts, now() + SignedDuration::from_hours(3), &policy()).unwrap();
+    let later = World { now: now() + SignedDuration::from_hours(3), ..World::default() };
+    let blocker = gate(&facts, &later, &policy()).unwrap();
     assert!(blocker.message.contains("began 3 h ago"), "{}", blocker.message);
     assert!(blocker.message.contains("moved once since"), "{}", blocker.message);
 }

@@ -14,6 +14,7 @@ use tokio_postgres::Client;
 
 use super::VerifyError;
 use crate::cluster::PgCluster;
+use crate::copy::pace::Pace;
 use crate::node::LookError;
 use crate::observe::sequences::sequences_by;
 
@@ -35,15 +36,17 @@ const CONTENTS: &str = "SELECT o.oid, pg_catalog.md5(pg_catalog.string_agg( \
     CROSS JOIN LATERAL pg_catalog.generate_series(0, o.size / $3::bigint) AS n GROUP BY o.oid";
 
 impl PgCluster {
-    /// Compares everything but rows. `at_rest`: the passive side's sequences are kept up.
+    /// Compares everything but rows. `at_rest`: the passive side's sequences are kept up. Large objects
+    /// are read at a pace, on each side.
     pub(super) async fn compare_others(
         &self,
         active: Side,
         at_rest: bool,
+        bytes_per_second: Option<u64>,
     ) -> Result<Vec<Difference>, VerifyError> {
         let mut found = self.definitions_differ().await?;
         found.extend(self.sequences_differ(active, at_rest).await?);
-        found.extend(self.large_objects_differ_in_content(active).await?);
+        found.extend(self.large_objects_differ_in_content(active, bytes_per_second).await?);
         Ok(found)
     }
 
@@ -97,6 +100,7 @@ impl PgCluster {
     async fn large_objects_differ_in_content(
         &self,
         active: Side,
+        bytes_per_second: Option<u64>,
     ) -> Result<Vec<Difference>, VerifyError> {
         let (here, there) = (active, active.other());
         let open = async |side: Side| {
@@ -105,8 +109,10 @@ impl PgCluster {
             Ok::<_, VerifyError>(session.map_err(|error| node.fault(&LookError::Connect(error)))?)
         };
         let (on_active, on_passive) = tokio::try_join!(open(here), open(there))?;
-        let (left, right) =
-            tokio::try_join!(contents(&on_active, here), contents(&on_passive, there))?;
+        let (left, right) = tokio::try_join!(
+            contents(&on_active, here, Pace::new(bytes_per_second)),
+            contents(&on_passive, there, Pace::new(bytes_per_second))
+        )?;
         let oids: std::collections::BTreeSet<&u32> = left.keys().chain(right.keys()).collect();
         Ok(oids
             .into_iter()
@@ -156,7 +162,11 @@ fn other(kind: DifferenceKind, object: String, message: String) -> Difference {
 }
 
 /// A hash of each object's content.
-async fn contents(client: &Client, side: Side) -> Result<BTreeMap<u32, String>, VerifyError> {
+async fn contents(
+    client: &Client,
+    side: Side,
+    pace: Pace,
+) -> Result<BTreeMap<u32, String>, VerifyError> {
     let on = VerifyError::on(side);
     let mut all = BTreeMap::new();
     let mut after = 0_u32;
@@ -179,6 +189,8 @@ async fn contents(client: &Client, side: Side) -> Result<BTreeMap<u32, String>, 
             all.insert(oid, content);
         }
         client.batch_execute("COMMIT").await.map_err(&on)?;
+        // Behind the transaction: within it the wait would hold back vacuum.
+        pace.keep(sizes.iter().map(|size| u64::try_from(*size).unwrap_or(0)).sum()).await;
         after = last;
     }
 }

@@ -78,10 +78,11 @@ impl Known {
 const LOAD: &str = "SELECT schema_name, table_name, range_no, from_key, to_key, outcome::text, verified_at \
     FROM pgferry.verified WHERE run = $1 ORDER BY schema_name, table_name, range_no";
 
-/// What a run has compared before; what other runs have is taken away.
+/// What a run has compared before; what other runs have is taken away, but for one that is to be kept.
 pub(super) async fn begin(
     cluster: &PgCluster,
     run: Uuid,
+    keep: Option<Uuid>,
     epoch: i64,
 ) -> Result<Known, VerifyError> {
     let node = cluster.node(Side::Destination);
@@ -120,18 +121,23 @@ pub(super) async fn begin(
         known.parts.entry(name).or_default().push(part);
     }
     let unfinished = known.forget_unfinished();
-    node.mutate(Guard { epoch, revision: None }, &forget(run, &unfinished)).await?;
+    node.mutate(Guard { epoch, revision: None }, &forget(run, keep, &unfinished)).await?;
     Ok(known)
 }
 
-fn forget(run: Uuid, unfinished: &[TableName]) -> String {
-    let mut sql = format!("DELETE FROM pgferry.verified WHERE run <> {}", uuid(run));
+fn forget(run: Uuid, keep: Option<Uuid>, unfinished: &[TableName]) -> String {
+    let kept: Vec<String> = std::iter::once(run).chain(keep).map(uuid).collect();
+    let mut sql = format!("DELETE FROM pgferry.verified WHERE run NOT IN ({})", kept.join(", "));
     if !unfinished.is_empty() {
         let names: Vec<String> = unfinished
             .iter()
             .map(|name| format!("({}, {})", literal(&name.schema), literal(&name.name)))
             .collect();
-        sql.push_str(&format!(" OR (schema_name, table_name) IN ({})", names.join(", ")));
+        let names = names.join(", ");
+        sql.push_str(&format!(
+            " OR (run = {} AND (schema_name, table_name) IN ({names}))",
+            uuid(run)
+        ));
     }
     sql
 }
@@ -266,8 +272,9 @@ mod tests {
         let unfinished = known.forget_unfinished();
         assert_eq!(unfinished, [half]);
         assert_eq!((known.parts.len(), known.compared.len()), (2, 3));
-        let sql = forget(Uuid::nil(), &unfinished);
-        assert!(sql.ends_with("IN (('public', 'half'))"), "{sql}");
-        assert!(!forget(Uuid::nil(), &[]).contains(" OR "));
+        let sql = forget(Uuid::nil(), None, &unfinished);
+        assert!(sql.ends_with("IN (('public', 'half')))"), "{sql}");
+        let kept = forget(Uuid::nil(), Some(Uuid::max()), &[]);
+        assert!(!kept.contains(" OR ") && kept.contains(&Uuid::max().to_string()), "{kept}");
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use pgferry_engine::Fault;
 use pgferry_plan::scope::TableView;
+use pgferry_plan::verify::activity::place;
 use pgferry_plan::verify::hashing::{Hashing, ServerTraits, hashing};
 use pgferry_plan::verify::parts::ranges;
 use pgferry_plan::verify::{Difference, Differing, NAMED, Verified};
@@ -18,6 +19,7 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::background::{self, Gently};
 use super::compare::{Compared, MOST_LOCATED, Worker};
 use super::mend;
 use super::record::{self, Known, Part};
@@ -35,6 +37,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// Ranges that are written down together, and for how long they wait.
 const WRITTEN_TOGETHER: usize = 200;
 const WRITTEN_EVERY: Duration = Duration::from_secs(1);
+const WRITTEN_GENTLY: Duration = Duration::from_secs(5);
 
 /// Ranges of all tables that are planned in one statement.
 const PLANNED_TOGETHER: usize = 500;
@@ -50,6 +53,8 @@ pub(super) struct Run {
     /// The passive side's sequences are kept up.
     pub(super) at_rest: bool,
     pub(super) wish: Wish,
+    /// A round in the background.
+    pub(super) gently: Option<Gently>,
     pub(super) figures: Arc<Mutex<VerifyFigures>>,
     pub(super) cancel: CancellationToken,
 }
@@ -110,9 +115,10 @@ impl Run {
 
     async fn once(&self, began_at: Timestamp) -> Result<Verified, VerifyError> {
         let (tables, shared, oldest) = self.unless_stopped(self.prepare()).await?;
-        let pace = Pace::new(self.cluster.config.verify.max_bytes_per_second);
+        let pace = Pace::new(self.bytes_per_second());
         let stop = self.cancel.child_token();
-        let workers = (0..self.cluster.config.verify.jobs.max(1)).map(|_| {
+        let jobs = if self.gently.is_some() { 1 } else { self.cluster.config.verify.jobs.max(1) };
+        let workers = (0..jobs).map(|_| {
             Box::pin(async {
                 let result = self.work(&tables, &shared, &pace, &stop).await;
                 if result.is_err() {
@@ -134,11 +140,22 @@ impl Run {
             if self.wish.repair {
                 mend::clean_up(&self.cluster, self.active.other()).await;
             }
-            self.cluster.compare_others(self.active, self.at_rest).await
+            let pace = self.bytes_per_second();
+            self.cluster.compare_others(self.active, self.at_rest, pace).await
         };
         let others = self.unless_stopped(others).await?;
         let began_at = oldest.map_or(began_at, |oldest| oldest.min(began_at));
-        Ok(self.conclude(began_at, &tables, &lock(&shared), others))
+        let verified = self.conclude(began_at, &tables, &lock(&shared), others);
+        if self.gently.is_some() {
+            let noted = background::note_ended(&self.cluster, self.epoch, &verified);
+            self.unless_stopped(noted).await?;
+        }
+        Ok(verified)
+    }
+
+    fn bytes_per_second(&self) -> Option<u64> {
+        let limit = self.cluster.config.verify.max_bytes_per_second;
+        limit.into_iter().chain(self.gently.map(|gently| gently.bytes_per_second)).min()
     }
 
     async fn unless_stopped<T>(
@@ -147,7 +164,11 @@ impl Run {
     ) -> Result<T, VerifyError> {
         tokio::select! {
             biased;
-            () = self.cancel.cancelled() => Err(VerifyError::Stopped),
+            () = self.cancel.cancelled() => {
+                // What comes next must not queue behind a statement that was left in the middle.
+                self.cluster.forget_connections();
+                Err(VerifyError::Stopped)
+            }
             result = work => result,
         }
     }
@@ -158,11 +179,23 @@ impl Run {
             tracing::warn!(run = %self.run, "rows that differ are copied again");
             mend::prepare(&self.cluster, self.active.other()).await?;
         }
-        let known = record::begin(&self.cluster, self.run, self.epoch).await?;
+        if self.gently.is_some() {
+            background::note_begun(&self.cluster, self.run, self.active, self.epoch).await?;
+        }
+        let keep = self.gently.and_then(|gently| gently.keep);
+        let known = record::begin(&self.cluster, self.run, keep, self.epoch).await?;
         let oldest = known.oldest;
         let (here, there, hashing) = self.both().await?;
         let tables = pairs(&here, &there, hashing);
-        let shared = Mutex::new(self.plan(&here, &tables, known).await?);
+        let fresh = self.cluster.mark_writes(self.run, self.active, &here, oldest.is_none()).await;
+        let mut shared = self.plan(&here, &tables, known).await?;
+        if self.gently.is_some() {
+            shared.queue.make_contiguous().sort_by_cached_key(|part| {
+                let fresh = fresh.get(&part.name).copied().unwrap_or_default();
+                place(fresh, part.name.clone(), part.number)
+            });
+        }
+        let shared = Mutex::new(shared);
         Ok((tables, shared, oldest))
     }
 
@@ -300,10 +333,13 @@ impl Run {
             let Some(part) = lock(shared).next() else { return Ok(()) };
             let Some(table) = tables.get(&part.name) else { continue };
             let name = part.name.to_string();
-            let comparing = async {
-                pace.keep(part.bytes).await;
-                worker.compare(table, &name, &part.bounds).await
-            };
+            let bytes = self.gently.map_or(part.bytes, |_| Gently::charge(part.bytes));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(VerifyError::Stopped),
+                () = pace.keep(bytes) => {}
+            }
+            let comparing = worker.compare(table, &name, &part.bounds);
             let compared = tokio::select! {
                 biased;
                 // Its statement would otherwise go on on the server, while writes are held.
@@ -345,11 +381,12 @@ impl Run {
 
     /// Writes down what was compared, when it is due.
     async fn write(&self, shared: &Mutex<Shared>, all: bool) -> Result<(), VerifyError> {
+        let every = if self.gently.is_some() { WRITTEN_GENTLY } else { WRITTEN_EVERY };
         let due = {
             let mut shared = lock(shared);
             let due = all
                 || shared.unwritten.len() >= WRITTEN_TOGETHER
-                || shared.written_at.elapsed() >= WRITTEN_EVERY;
+                || shared.written_at.elapsed() >= every;
             if due {
                 shared.written_at = Instant::now();
                 std::mem::take(&mut shared.unwritten)
@@ -390,6 +427,7 @@ impl Run {
         figures.differences.extend(others.into_iter().take(room));
         Verified {
             run: self.run,
+            background: self.gently.is_some(),
             active: self.active,
             began_at,
             finished_at: Timestamp::now(),

@@ -39,7 +39,14 @@ pub(crate) fn verdict(name: &MigrationName, verdict: &Verdict) -> String {
         let stall = verdict.predicted_stall_ms.map_or(String::new(), |ms| {
             format!("; by what was measured just now, writes would be held for {ms:.0} ms or more")
         });
-        return format!("{name}: {} can begin: nothing stands in the way{stall}\n", verdict.kind);
+        let verified = verdict
+            .verification
+            .as_ref()
+            .map_or(String::new(), |verified| format!("{}\n", plain(verified)));
+        return format!(
+            "{name}: {} can begin: nothing stands in the way{stall}\n{verified}",
+            verdict.kind
+        );
     }
     let heading = format!("{name}: {} cannot begin", verdict.kind);
     format!("{heading}\n{}", blockers(&verdict.blockers))

@@ -33,8 +33,8 @@ pub(crate) fn verification(verification: &Verification) -> String {
     if let Some(age) = verification.age_seconds {
         let _ = write!(out, ", {} ago", age_in_words(age));
     }
-    if let Some(since) = &verification.since {
-        let _ = write!(out, "; {}", plain(since));
+    for more in [&verification.since, &verification.background].into_iter().flatten() {
+        let _ = write!(out, "; {}", plain(more));
     }
     out
 }
@@ -160,16 +160,19 @@ mod tests {
             unsettled_rows: None,
             mended_rows: None,
             other_differences: None,
+            background: Some("a round has compared 3 of 11 tables again".to_owned()),
         };
         let line = verification(&ended);
         assert!(
             line.starts_with("clean: ") && line.contains("in 11 tables, 0 differ, 5 min ago;"),
             "{line}"
         );
+        assert!(line.ends_with("since; a round has compared 3 of 11 tables again"), "{line}");
         let running = Verification {
             state: "running".to_owned(),
             age_seconds: None,
             since: None,
+            background: None,
             tables_total: Some(20),
             seconds_left: Some(9),
             ..ended

@@ -35,7 +35,7 @@ use self::answers::{answer, conflict, journal_blocker, not_leader, refused_befor
 use self::show::Differences;
 use super::copy::LiveCopy;
 use super::state::Notes;
-use super::view::{self, Sources};
+use super::view::{self, Sources, Standing};
 
 /// How often a daemon without the lead looks whether it may have it.
 const SEEK: Duration = Duration::from_millis(300);
@@ -84,6 +84,8 @@ type CopyExpected = (u64, Option<u64>);
 struct Shown {
     events: Arc<Vec<api::Event>>,
     sequences: api::Sequences,
+    /// The verification as the engine last saw it; none while no engine runs.
+    verification: Option<Standing>,
     /// Tables to copy and the bytes of their files; looked up once, beside the loop.
     copy_expected: Option<CopyExpected>,
     copy_expecting: JoinSet<Option<CopyExpected>>,
@@ -149,6 +151,7 @@ impl Daemon {
                 traffic: MigrationTraffic::<PgCluster>::policy(migration),
                 require_verification: migration.cutover.require_verification,
                 verification_max_age: migration.cutover.verification_max_age,
+                background_pause: migration.verify.background.map(|background| background.pause),
             },
             config: migration.clone(),
             cluster,
@@ -177,7 +180,7 @@ impl Daemon {
             name: migration.name.clone(),
             state,
             copy: figures,
-            differences: Arc::new(Differences(daemon.cluster.verify_figures())),
+            differences: Arc::new(Differences::of(&daemon.cluster)),
             commands: commands_tx,
         };
         Ok((daemon, handle))

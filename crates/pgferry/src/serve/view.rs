@@ -10,7 +10,8 @@ use pgferry_engine::{Condition, ConditionKind};
 use pgferry_monitor::{NodeReach, NodesReport};
 use pgferry_plan::facts::Operation;
 use pgferry_plan::journal::Evidence;
-use pgferry_plan::verify;
+use pgferry_plan::verify::background::{latest, told_of};
+use pgferry_plan::verify::{self, Verified};
 use pgferry_plan::{
     Blocker, Course, Direction, Entry, Facts, Finding, LagReport, MigrationName, Seen, Side, World,
     sequences,
@@ -120,9 +121,31 @@ pub(super) fn copied(facts: &Facts) -> Option<api::Copy> {
     }
 }
 
+/// The verification as it stands, whoever asked for it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standing {
+    /// The one that counts.
+    pub(super) verified: Option<Verified>,
+    /// What has changed since it.
+    since: Option<String>,
+    /// What goes on in the background.
+    background: Option<String>,
+}
+
+impl Standing {
+    pub(super) fn of(facts: &Facts, world: &World) -> Self {
+        let verified = latest(facts, world).cloned();
+        Self {
+            since: verified.as_ref().map(|verified| verify::since(facts, verified, world)),
+            background: world.background.present().and_then(told_of),
+            verified,
+        }
+    }
+}
+
 /// The comparison of rows that runs, else the last one that came to a result.
 pub(super) fn verification(
-    facts: &Facts,
+    standing: &Standing,
     figures: &VerifyFigures,
     now: Timestamp,
 ) -> Option<api::Verification> {
@@ -141,9 +164,10 @@ pub(super) fn verification(
             unsettled_rows: some(figures.unsettled_rows),
             mended_rows: some(figures.mended_rows),
             other_differences: None,
+            background: None,
         });
     }
-    let verified = facts.verification.as_ref()?;
+    let verified = standing.verified.as_ref()?;
     Some(api::Verification {
         state: verified.state().to_owned(),
         finished_at: Some(verified.finished_at),
@@ -152,12 +176,13 @@ pub(super) fn verification(
         mismatched_rows: Some(verified.mismatched_rows),
         active: Some(verified.active),
         age_seconds: Some(verify::age(verified, now).as_secs()),
-        since: Some(verify::since(facts, verified)),
+        since: standing.since.clone(),
         tables_total: None,
         seconds_left: None,
         unsettled_rows: some(verified.unsettled_rows),
         mended_rows: some(verified.mended_rows),
         other_differences: some(verified.other_differences),
+        background: standing.background.clone(),
     })
 }
 

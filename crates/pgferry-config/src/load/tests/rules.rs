@@ -411,6 +411,27 @@ fn scope_does_not_contradict_itself() {
 }
 
 #[test]
+fn the_background_is_gentle_unless_told_otherwise_and_can_be_switched_off() {
+    let of = |keys: &str| {
+        let text = format!("{MINIMAL}[migrations.orders.verify]\n{keys}");
+        valid(&text, &[]).verify.background.map(|it| (it.bytes_per_second, it.pause.as_secs()))
+    };
+    assert_eq!(of(""), Some((4 << 20, 600)));
+    assert_eq!(
+        of("background_bytes_per_second = '1GB'\nbackground_pause = '1s'"),
+        Some((1 << 30, 1))
+    );
+    assert_eq!(of("background_bytes_per_second = 0"), None);
+    check_added(
+        "[migrations.orders.verify]\nbackground_bytes_per_second = '63kB'\nbackground_pause = '0s'",
+        &[
+            "migrations.orders.verify.background_bytes_per_second: a round would never end: from 64kB",
+            "migrations.orders.verify.background_pause: a duration from 1s to 168h is expected",
+        ],
+    );
+}
+
+#[test]
 fn a_role_is_fenced_or_not() {
     check_added(
         "[migrations.orders.fence]\nroles = ['app', 'batch']\nexclude_roles = ['batch']",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pgferry_api as api;
 use pgferry_engine::{Condition, ConditionKind, Engine, LeadershipLost, Turn};
 use pgferry_plan::decide::{goes_on_with, stranded};
-use pgferry_plan::{Blocker, Course, Facts, Order, Seen, Side, Step, Verb};
+use pgferry_plan::{Blocker, Course, Facts, Order, Seen, Side, Step, Verb, verify};
 use pgferry_postgres::PgCluster;
 use pgferry_postgres::journal::Leader;
 use pgferry_postgres::node::LookError;
@@ -48,6 +48,7 @@ impl Daemon {
         self.beat.send_replace(None);
         self.traffic.shut_down();
         self.cluster.shut_down().await;
+        self.shown.verification = None;
         // They carry the name of a leadership that is over.
         self.cluster.forget_connections();
     }
@@ -117,8 +118,10 @@ impl Daemon {
             Ok(engine) => engine,
             Err(lost) => return tracing::warn!(%lost, "could not take over"),
         };
-        if let Some(verified) = &engine.facts().verification {
-            self.cluster.recall_verification(verified.run).await;
+        let round = self.cluster.recall_background().await;
+        let verified = engine.facts().verification.iter().chain(&round);
+        if let Some(last) = verified.max_by_key(|verified| verified.finished_at) {
+            self.cluster.recall_verification(last.run).await;
         }
         self.notes.available(true);
         self.notes.condition = None;
@@ -267,6 +270,8 @@ impl Daemon {
             let mut verdict = api::Verdict::of(asked, blockers);
             if verdict.go {
                 verdict.predicted_stall_ms = engine.predicted_stall_ms().await;
+                let verified = verify::in_one_sentence(engine.facts(), engine.world());
+                verdict.verification = verified;
             }
             answer(Some(reply), Ok(Accepted::Verdict(verdict)));
             return Ok(());

@@ -2,31 +2,49 @@
 //!
 //! Reads what others published; changes nothing but what is shown.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pgferry_api as api;
 use pgferry_api::CopyState;
-use pgferry_plan::{Blocker, Course, Entry, Event, Facts, Phase, Step};
+use pgferry_plan::{Blocker, Course, Entry, Event, Facts, Phase, Step, World};
 
+use pgferry_postgres::PgCluster;
 use pgferry_postgres::verify::VerifyFigures;
 use pgferry_server::FoundDifferences;
 
 use super::Daemon;
 use super::lead::PgEngine;
 use crate::serve::copy::{Begun, Counts, Stage};
-use crate::serve::view::{self, Sources};
+use crate::serve::view::{self, Sources, Standing};
 
 /// An estimate is worth no more; without it the copy is shown without what is expected.
 const ESTIMATE_TIME: Duration = Duration::from_secs(5);
 
 /// What the last verification found, read when it is asked for.
-pub(super) struct Differences(pub(super) Arc<Mutex<VerifyFigures>>);
+pub(super) struct Differences {
+    verification: Arc<Mutex<VerifyFigures>>,
+    round: Arc<Mutex<VerifyFigures>>,
+}
+
+impl Differences {
+    pub(super) fn of(cluster: &PgCluster) -> Self {
+        Self { verification: cluster.verify_figures(), round: cluster.background_figures() }
+    }
+}
 
 impl FoundDifferences for Differences {
     fn read(&self) -> Vec<api::Difference> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).differences.clone()
+        let found = locked(&self.verification).differences.clone();
+        // What a round in the background finds is told before it has come to its end. What one that was
+        // given up has found may have been mended since.
+        let round = locked(&self.round);
+        if found.is_empty() && round.running { round.differences.clone() } else { found }
     }
+}
+
+fn locked(figures: &Mutex<VerifyFigures>) -> MutexGuard<'_, VerifyFigures> {
+    figures.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Daemon {
@@ -34,6 +52,7 @@ impl Daemon {
         if let Some(sequences) = view::sequences_view(engine.facts(), engine.world()) {
             self.shown.sequences = sequences;
         }
+        self.shown.verification = Some(Standing::of(engine.facts(), engine.world()));
         self.expect_copy(engine.facts());
         let verdict = match engine.facts().course {
             Course::AtRest => engine.verdict().to_vec(),
@@ -171,22 +190,28 @@ impl Daemon {
     /// The comparison of rows that runs, or the last one.
     fn verification(&self) -> Option<api::Verification> {
         let figures = self.cluster.verify_figures();
-        let figures = figures.lock().unwrap_or_else(PoisonError::into_inner);
-        view::verification(&self.known, &figures, jiff::Timestamp::now())
+        view::verification(&self.standing(), &locked(&figures), jiff::Timestamp::now())
+    }
+
+    /// Without an engine: what the journal holds.
+    fn standing(&self) -> Standing {
+        let seen = self.shown.verification.clone();
+        seen.unwrap_or_else(|| Standing::of(&self.known, &World::default()))
     }
 
     fn measure_verification(&self) {
-        let figures = self.cluster.verify_figures();
-        let figures = figures.lock().unwrap_or_else(PoisonError::into_inner);
+        let (figures, round) = (self.cluster.verify_figures(), self.cluster.background_figures());
+        let round = locked(&round);
+        let figures = locked(&figures);
+        let at_work = if round.running { &round } else { &figures };
         // A counter stays where it was while nothing is known.
-        if figures.tables_total.is_some() {
-            self.metrics.set_verified(figures.rows);
+        if at_work.tables_total.is_some() {
+            self.metrics.set_verified(at_work.rows);
         }
-        let last = self.known.verification.as_ref().map(|verified| verified.mismatched_rows);
         self.metrics.set_mismatched(if figures.running {
             Some(figures.mismatched_rows)
         } else {
-            last
+            self.standing().verified.map(|verified| verified.mismatched_rows)
         });
     }
 
