@@ -1,8 +1,9 @@
 //! Verification: proof that both sides hold the same rows, what it came to, and what it allows.
 //!
-//! Pure. How columns are hashed is [`hashing`], how tables are cut [`parts`], when a difference is
+//! Pure. What of the definitions differs is [`definitions`], how columns are hashed [`hashing`], how tables are cut [`parts`], when a difference is
 //! damage and not a change under way [`rounds`]. Nothing here has seen a value of the application.
 
+pub mod definitions;
 pub mod hashing;
 pub mod parts;
 pub mod rounds;
@@ -104,7 +105,7 @@ pub enum DifferenceKind {
     Sequence,
     /// A large object.
     LargeObject,
-    /// An index of the active side does not find rows that are there.
+    /// An index does not find rows that are there.
     Index,
     /// A definition: column, index, constraint, trigger, default.
     Definition,

@@ -5,8 +5,9 @@
 
 pub(crate) mod columns;
 pub(crate) mod copy;
+mod definitions;
 pub(crate) mod end;
-pub(crate) mod existing;
+mod existing;
 pub(crate) mod fence;
 pub(crate) mod native;
 pub(crate) mod node;

@@ -50,6 +50,9 @@ pub enum OfColumn {
     Sent(&'static str),
     /// As its text; `text` of a padded type strips what its output function prints.
     PaddedText,
+    /// As its output function prints it. What a cast to `text` does with a type that is not PostgreSQL's
+    /// own is not known: one of a domain over a padded type strips, and a cast can be made by anybody.
+    Printed,
     /// As its text.
     Text,
 }
@@ -67,12 +70,26 @@ pub fn hashing(source: &ServerTraits, destination: &ServerTraits) -> Hashing {
     Hashing { of_row, as_they_are: of_row == OfRow::Record && same_major && !recoded, recoded }
 }
 
+/// How a column is hashed, as both sides have it: what is not of one type on both is printed on both.
+#[must_use]
+pub fn of_columns(here: &ColumnView, there: &ColumnView, hashing: Hashing) -> OfColumn {
+    if is_alike(here, there) { of_column(here, hashing) } else { OfColumn::Printed }
+}
+
+/// Whether a column holds, and orders, the same values on both sides.
+pub(crate) fn is_alike(here: &ColumnView, there: &ColumnView) -> bool {
+    base_name(&here.type_name) == base_name(&there.type_name) && here.collation == there.collation
+}
+
 /// How a column is hashed.
 #[must_use]
 pub fn of_column(column: &ColumnView, hashing: Hashing) -> OfColumn {
     let name = base_name(&column.type_name);
-    if name == "character" {
+    if is_padded(&name) {
         return OfColumn::PaddedText;
+    }
+    if is_foreign(&name) {
+        return OfColumn::Printed;
     }
     // A collation of its own may be one under which different texts are equal.
     if !hashing.as_they_are || column.collation.is_some() {
@@ -89,15 +106,27 @@ pub fn of_column(column: &ColumnView, hashing: Hashing) -> OfColumn {
     }
 }
 
-/// The columns that are compared: what a read computes is not stored anywhere.
+/// `character(n)`, or what it is called without a length.
+#[must_use]
+pub fn is_padded(base_name: &str) -> bool {
+    matches!(base_name, "character" | "bpchar")
+}
+
+/// A type that is not PostgreSQL's own: its name comes with its schema. Arrays of such are printed by
+/// whatever casts them.
+#[must_use]
+pub fn is_foreign(base_name: &str) -> bool {
+    base_name.contains('.') && !base_name.ends_with("[]")
+}
+
+/// The columns that are compared, as both sides have them: what a read computes is not stored anywhere.
 pub fn compared<'a>(
     here: &'a [ColumnView],
     there: &'a [ColumnView],
-) -> impl Iterator<Item = &'a ColumnView> {
-    here.iter().filter(|column| {
-        column.generated != Some(Generated::Virtual)
-            && there.iter().any(|other| other.name == column.name)
-    })
+) -> impl Iterator<Item = (&'a ColumnView, &'a ColumnView)> {
+    here.iter()
+        .filter(|column| column.generated != Some(Generated::Virtual))
+        .filter_map(|column| Some((column, there.iter().find(|other| other.name == column.name)?)))
 }
 
 /// The type's name without its modifiers: `timestamp(3) without time zone` is one of a timestamp.
@@ -159,12 +188,24 @@ mod tests {
             ("double precision", OfColumn::Text),
             ("interval", OfColumn::Text),
             ("jsonb", OfColumn::Text),
-            ("public.citext", OfColumn::Text),
-            ("public.\"integer\"", OfColumn::Text),
+            ("bpchar", OfColumn::PaddedText),
+            ("public.citext", OfColumn::Printed),
+            ("public.citext[]", OfColumn::Text),
+            ("public.\"integer\"", OfColumn::Printed),
         ] {
             assert_eq!(of_column(&column(type_name, None), same), wanted, "{type_name}");
         }
         assert_eq!(of_column(&column("text", Some("public.ci")), same), OfColumn::Text);
+    }
+
+    #[test]
+    fn what_is_not_of_one_type_on_both_sides_is_printed_on_both() {
+        let same = hashing(&server(15, "UTF8", "a"), &server(15, "UTF8", "a"));
+        let of = |here, there| of_columns(&here, &there, same);
+        assert_eq!(of(column("date", None), column("date", None)), OfColumn::AsItIs);
+        assert_eq!(of(column("date", None), column("text", None)), OfColumn::Printed);
+        assert_eq!(of(column("text", None), column("text", Some("public.ci"))), OfColumn::Printed);
+        assert_eq!(of(column("numeric(3)", None), column("numeric", None)), OfColumn::Text);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use pgferry_plan::scope::{ColumnView, TableView};
 use pgferry_plan::verify::hashing::{
-    Hashing, OfColumn, OfRow, base_name, cast_name, compared, of_column,
+    Hashing, OfColumn, OfRow, base_name, cast_name, compared, is_foreign, is_padded, of_columns,
 };
 use pgferry_plan::verify::parts::{Identity, identity};
 
@@ -59,9 +59,10 @@ pub(super) struct TableSql {
 impl TableSql {
     pub(super) fn new(here: &TableView, there: &TableView, hashing: Hashing) -> Self {
         let columns = compared(&here.columns, &there.columns)
-            .map(|column| (column.name.clone(), of_column(column, hashing)))
+            .map(|(column, other)| (column.name.clone(), of_columns(column, other, hashing)))
             .collect();
         let written = compared(&here.columns, &there.columns)
+            .map(|(column, _)| column)
             .filter(|column| column.generated.is_none())
             .cloned()
             .collect();
@@ -179,7 +180,16 @@ impl TableSql {
             .columns
             .iter()
             .filter(|_| values)
-            .map(|(name, _)| format!("left(t.{}::text, {LONGEST_VALUE})", ident(name)))
+            .map(|(name, how)| {
+                let text = match how {
+                    OfColumn::PaddedText => padded(name),
+                    OfColumn::Printed => printed(name),
+                    OfColumn::AsItIs | OfColumn::Sent(_) | OfColumn::Text => {
+                        format!("t.{}::text", ident(name))
+                    }
+                };
+                format!("left({text}, {LONGEST_VALUE})")
+            })
             .collect();
         format!(
             "SELECT {} AS key, ARRAY[{}]::bigint[] AS hashes, ARRAY[{}]::text[] AS texts FROM {}",
@@ -200,13 +210,10 @@ impl TableSql {
         let texts: Vec<String> = self
             .written
             .iter()
-            .map(|column| {
-                let own = ident(&column.name);
-                if base_name(&column.type_name) == "character" {
-                    format!("pg_catalog.textin(pg_catalog.bpcharout(t.{own}))")
-                } else {
-                    format!("t.{own}::text")
-                }
+            .map(|column| match base_name(&column.type_name) {
+                name if is_padded(&name) => padded(&column.name),
+                name if is_foreign(&name) => printed(&column.name),
+                _ => format!("t.{}::text", ident(&column.name)),
             })
             .collect();
         format!(
@@ -381,7 +388,9 @@ impl TableSql {
             .map(|(name, how)| match how {
                 OfColumn::AsItIs => format!("t.{}", ident(name)),
                 OfColumn::Sent(function) => format!("pg_catalog.{function}(t.{})", ident(name)),
-                OfColumn::PaddedText | OfColumn::Text => self.as_text(name, *how),
+                OfColumn::PaddedText | OfColumn::Printed | OfColumn::Text => {
+                    self.as_text(name, *how)
+                }
             })
             .collect();
         let row = format!("ROW({})", columns.join(", "));
@@ -394,9 +403,9 @@ impl TableSql {
     fn as_text(&self, name: &str, how: OfColumn) -> String {
         let own = ident(name);
         let text = match how {
-            OfColumn::PaddedText => {
-                format!("(pg_catalog.textin(pg_catalog.bpcharout(t.{own})) COLLATE \"C\")")
-            }
+            OfColumn::PaddedText => format!("({} COLLATE \"C\")", padded(name)),
+            // Of one column, so that NULL and what prints as nothing are told apart.
+            OfColumn::Printed => format!("(ROW(t.{own})::text COLLATE \"C\")"),
             OfColumn::AsItIs | OfColumn::Sent(_) | OfColumn::Text => {
                 format!("(t.{own}::text COLLATE \"C\")")
             }
@@ -423,6 +432,17 @@ impl TableSql {
             }
         }
     }
+}
+
+/// The text of a padded column with its blanks.
+fn padded(name: &str) -> String {
+    format!("pg_catalog.textin(pg_catalog.bpcharout(t.{}))", ident(name))
+}
+
+/// What a column's output function prints. A composite whose fields are all NULL is itself none.
+fn printed(name: &str) -> String {
+    let own = ident(name);
+    format!("CASE WHEN pg_catalog.num_nulls(t.{own}) = 0 THEN pg_catalog.concat(t.{own}) END")
 }
 
 /// Enough blocks that ranges are about equal, few enough that the sample costs nothing.
