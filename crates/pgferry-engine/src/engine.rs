@@ -4,6 +4,7 @@
 //! engine whose journal failed is thrown away; the next one begins with a take-over and a load.
 
 mod foretold;
+mod repairing;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -166,6 +167,7 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
         self.world = self.look().await;
         self.remember_unconfirmed();
         self.keep_up().await?;
+        self.keep_repairing().await?;
         if self.keep_verifying().await? {
             return Ok(Turn::Progressed);
         }

@@ -127,6 +127,13 @@ pub enum Action {
         /// The side whose rows count as right.
         active: Side,
     },
+    /// Let the comparison copy these rows again, and forget of those what is written down.
+    Repair {
+        /// Intended in the journal.
+        begin: Vec<Uuid>,
+        /// Ended, and that is in the journal.
+        told: Vec<Uuid>,
+    },
     /// Give up the comparison that runs.
     StopVerification,
     /// Write a side's own marker.
@@ -275,6 +282,7 @@ impl Action {
             Action::EndSessions { .. }
             | Action::EndReader { .. }
             | Action::WakeSubscription { .. }
+            | Action::Repair { .. }
             | Action::StopVerification => return None,
             Action::CreateNode { side } => Intent::CreateNode { side: *side },
             Action::CopySchema => Intent::CopySchema,

@@ -6,6 +6,7 @@
 pub mod definitions;
 pub mod hashing;
 pub mod parts;
+pub mod repair;
 pub mod rounds;
 
 use std::time::Duration;

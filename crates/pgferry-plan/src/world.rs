@@ -18,6 +18,7 @@ use crate::seen::Seen;
 use crate::side::{Direction, Side};
 use crate::traffic::TrafficView;
 use crate::verify::VerifyView;
+use crate::verify::repair::RepairView;
 
 /// Everything that one look saw.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +59,8 @@ pub struct World {
     pub job: Seen<JobView>,
     /// The comparison of rows; Absent when none was begun by this process.
     pub verification: Seen<VerifyView>,
+    /// Rows that the verification is to copy again, while it is asked to.
+    pub repairs: Seen<Vec<RepairView>>,
     /// What is left that was not there before, with the statement that removes it.
     pub leftovers: Seen<Vec<Blocker>>,
     /// The journal itself.

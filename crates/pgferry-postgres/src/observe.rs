@@ -33,7 +33,9 @@ impl PgCluster {
     pub(crate) async fn look(&self, facts: &Facts) -> World {
         let mut world = World { now: Timestamp::now(), ..World::default() };
         world.job = self.jobs.view();
+        // In this order: what has ended before the verification did is seen to have ended.
         world.verification = self.verification_view();
+        world.repairs = Seen::Present(self.verifier.repairs.views());
         world.lag = Seen::Present(self.lag());
         match (&facts.course, facts.step()) {
             (Course::Switchover(switchover), Some(_)) if switchover.unwinding.is_some() => {
