@@ -58,7 +58,10 @@ impl PgCluster {
                 beside_tables(&source, &scope),
                 beside_tables(&destination, &scope)
             )?;
-            found.differing.extend(of_printed(&beside.printed, &beside_there.printed, alike));
+            // What only the destination has beside tables is in nobody's way.
+            let beside_tables = of_printed(&beside.printed, &beside_there.printed, alike);
+            let on_source = |found: &Definition| beside.printed.contains_key(&found.object);
+            found.differing.extend(beside_tables.into_iter().filter(on_source));
             let of_tables = of_printed(&here.grants, &there.grants, |here, there| here == there);
             found.privileges.extend(of_tables.into_iter().map(|table| privileges(table.object)));
             let of_others =
