@@ -77,6 +77,21 @@ fn answers_that_are_lost_and_an_abort_at_any_moment_change_nothing_of_it() {
 }
 
 #[test]
+fn a_pgbouncer_that_is_killed_on_the_way_takes_nobody_astray() {
+    let through_pgbouncer = WorldOptions { pgbouncer: true, ..budget_of_two_seconds() };
+    let cases = [
+        "cutover:pause_traffic:before:pgbouncer-killed",
+        "cutover:pause_traffic:done:pgbouncer-killed",
+        "cutover:drain:before:pgbouncer-killed",
+        "cutover:open_other:before:pgbouncer-killed",
+        "rollback:yield:before:pgbouncer-killed",
+        "cutover:resume_traffic:after:pgbouncer-killed",
+        "rollback:confirm:before:pgbouncer-killed",
+    ];
+    tried(through_pgbouncer, &cases, Duration::from_secs(1));
+}
+
+#[test]
 fn commits_that_are_held_while_the_daemon_dies_lose_nothing() {
     let cases = [
         "cutover:fence_active:before:commits-held-source-kill",

@@ -119,7 +119,6 @@ fn killed_on_the_way_to_ready(points: &[&str]) {
     assert_whole(&pair, &ledger, Side::Destination);
 }
 
-/// Kills the daemon before and after the effect of a step, in a cutover and in a rollback.
 fn killed_in_both_kinds(step: &str) {
     let pair = Pair::with_bank();
     // With so little headroom the writers use up what is warmed ahead of the stall, and there is
@@ -130,22 +129,32 @@ fn killed_in_both_kinds(step: &str) {
     let mut daemon = Daemon::start(&config);
     let ledger = Ledger::over(&pair);
     daemon.bring_to_ready();
+    killed_at_in_both_kinds(&pair, &mut daemon, &ledger, step);
+}
+
+/// Kills the daemon before and after the effect of a step, in a cutover and in a rollback.
+pub(crate) fn killed_at_in_both_kinds(
+    pair: &Pair,
+    daemon: &mut Daemon,
+    ledger: &Ledger,
+    step: &str,
+) {
     for place in ["before_effect", "after_effect"] {
         for kind in Kind::BOTH {
-            restart_at(&mut daemon, &format!("{place}:{step}"));
-            assert_eq!(rest(&daemon), kind.from());
-            wait_for_go(&daemon);
-            order_and_die(&daemon, kind.as_str());
+            restart_at(daemon, &format!("{place}:{step}"));
+            assert_eq!(rest(daemon), kind.from());
+            wait_for_go(daemon);
+            order_and_die(daemon, kind.as_str());
             daemon.wait_for_end(SOON);
 
             daemon.serve();
-            let active = rest(&daemon);
-            assert_whole(&pair, &ledger, active);
+            let active = rest(daemon);
+            assert_whole(pair, ledger, active);
             if active == kind.from() {
                 // It was undone, which is as good; the same order then goes through.
-                wait_for_go(&daemon);
+                wait_for_go(daemon);
                 daemon.succeed(kind.as_str());
-                assert_whole(&pair, &ledger, kind.to());
+                assert_whole(pair, ledger, kind.to());
             }
         }
     }

@@ -1,13 +1,17 @@
 //! A side that is lost for good: the other one is opened by force, what may be lost is said first,
 //! and nothing of the lost side arrives afterwards.
 
+use std::os::unix::fs::PermissionsExt;
+
 use pgferry_plan::Side;
 use pgferry_tests::config::{PASSWORD_VARIABLE, migration};
 use pgferry_tests::daemon::PHASE_DEADLINE;
+use pgferry_tests::pgbouncer::in_front;
 use pgferry_tests::process;
+use pgferry_tests::tempdir::TempDir;
 use pgferry_tests::{
-    ConfigFile, DATABASE, Daemon, Ledger, LedgerOptions, Pair, Proxy, Shutdown, Wire, content,
-    eventually, leftovers,
+    ConfigFile, DATABASE, Daemon, Ledger, LedgerOptions, Pair, PgBouncer, Proxy, Shutdown, Wire,
+    content, eventually, leftovers,
 };
 use serde_json::{Value, json};
 
@@ -173,13 +177,51 @@ fn a_destination_that_is_lost_with_the_journal_is_left_by_force_from_the_sources
 }
 
 #[test]
+fn pgbouncers_are_led_to_the_survivor_and_one_that_is_gone_is_named_and_led_over_later() {
+    let mut pair = Pair::with_bank();
+    let (one, mut two) = (PgBouncer::start(&pair), PgBouncer::start(&pair));
+    let daemon = Daemon::start(&in_front(&pair, &[&one, &two]));
+    let ledger = Ledger::with_configs(&[one.app_config()], quiet());
+    daemon.bring_to_ready();
+    wait_for_verdict(&daemon);
+    lose(&mut pair, &ledger, Side::Source);
+    two.kill();
+    let operation = force(&daemon, "cutover");
+    let survivor = (pair.destination.port(), false);
+    assert_eq!(one.leads_to(), survivor);
+    assert_eq!(operation["remains"][0]["code"], "pgbouncer_unreachable", "{operation}");
+    assert_lives_on(&pair, &ledger, Side::Destination);
+    two.start_again();
+    eventually("the one that came back to be led over", SOON, || {
+        if two.leads_to() == survivor { Ok(()) } else { Err(format!("{:?}", two.leads_to())) }
+    });
+    let operation = daemon.carry_out("finish");
+    assert_eq!(operation["state"], "succeeded", "{operation}");
+    assert!(!operation["remains"].to_string().contains("pgbouncer"), "{operation}");
+}
+
+#[test]
 fn a_source_that_swallows_packets_is_left_by_force_though_a_switchover_is_being_taken_back() {
     let pair = Pair::with_bank();
     let wire = Proxy::to(pair.source.port());
     let direct = pair.dsn(Side::Source);
     let near = format!("port={}", pair.source.port());
+    let dir = TempDir::new("hook");
+    let hook = dir.path().join("hook");
+    std::fs::write(
+        &hook,
+        format!(
+            "#!/bin/sh\necho \"$PGFERRY_EVENT $PGFERRY_TO\" >> {}/calls\n",
+            dir.path().display()
+        ),
+    )
+    .unwrap();
+    std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let argv = toml::Value::Array(vec![hook.to_string_lossy().into_owned().into()]);
     let config = ConfigFile::for_pair(&pair)
         .insert_only(&["bank.ledger_keyless"])
+        .with(&migration("traffic.method"), "command")
+        .with(&migration("traffic.after_line"), argv)
         .with(&migration("source.dsn"), direct.replace(&near, &format!("port={}", wire.port())))
         .with(&migration("source.peer_dsn"), direct.clone())
         .with(&migration("source.self_dsn"), direct)
@@ -205,6 +247,8 @@ fn a_source_that_swallows_packets_is_left_by_force_though_a_switchover_is_being_
     daemon.wait_for_phase("cut_over");
     assert!(pair.is_open(Side::Destination));
     assert_eq!(daemon.wait_for_operation(&cutover)["state"], "failed", "it was overtaken");
+    let calls = std::fs::read_to_string(dir.path().join("calls")).unwrap_or_default();
+    assert_eq!(calls, "after_line destination\n", "what the hook was told");
     assert_lives_on(&pair, &ledger, Side::Destination);
     daemon.succeed("finish");
     assert_eq!(pair.admin(Side::Destination).value("SELECT to_regnamespace('pgferry')"), None);

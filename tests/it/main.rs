@@ -1,6 +1,7 @@
 //! One binary for every test that needs a real server, a real daemon or the whole workspace.
 #![allow(clippy::unwrap_used, reason = "the helper of a test may panic as the test itself may")]
 
+mod appearing_roles;
 mod arrows;
 mod bad_input;
 mod bad_luck;
@@ -13,6 +14,7 @@ mod existing_schema;
 mod forced;
 mod harness;
 mod large_objects;
+mod no_login;
 mod pglogical_copy;
 mod privileges;
 mod schema;

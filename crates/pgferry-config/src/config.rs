@@ -307,7 +307,7 @@ impl Choice for CopyMethod {
 pub enum FenceMethod {
     /// `default_transaction_read_only` per role and database.
     ReadOnly,
-    /// `NOLOGIN`. Not built yet: refused.
+    /// The same and `NOLOGIN`, which is the whole server's.
     NoLogin,
 }
 

@@ -10,6 +10,7 @@ use crate::journal::Intent;
 use crate::lsn::Lsn;
 use crate::name::{RoleName, SequenceName, TableName};
 use crate::side::{Direction, Side};
+use crate::world::{FenceView, NodeRecord};
 
 /// One idempotent change of one node, or the start of one background job.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,8 +24,8 @@ pub enum Action {
         /// Whether the extension is pgferry's to make, and so to remove.
         creates_extension: bool,
     },
-    /// Record the roles' settings, make them read-only by default, and say so in the record; one
-    /// transaction.
+    /// Record the roles' settings, make them read-only by default, lock out those that were locked
+    /// out before, and say so in the record; one transaction.
     Fence {
         /// Where.
         side: Side,
@@ -32,6 +33,8 @@ pub enum Action {
         revision: i64,
         /// The roles that are not fenced yet.
         roles: Vec<RoleName>,
+        /// Those of them that may not log in any more either.
+        lock_out: Vec<RoleName>,
     },
     /// End client sessions that may still have the settings of before.
     EndSessions {
@@ -257,6 +260,17 @@ pub struct SetAddition {
 }
 
 impl Action {
+    /// Closes out every role that a look found open.
+    #[must_use]
+    pub(crate) fn fence(side: Side, record: &NodeRecord, seen: &FenceView) -> Self {
+        Action::Fence {
+            side,
+            revision: record.revision,
+            roles: seen.unfenced.clone(),
+            lock_out: seen.to_lock_out.clone(),
+        }
+    }
+
     /// Whether it is the traffic's to carry out, and not the servers'.
     #[must_use]
     pub fn concerns_traffic(&self) -> bool {

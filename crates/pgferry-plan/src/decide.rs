@@ -163,6 +163,7 @@ fn decide_step(step: Step, facts: &Facts, world: &World, policy: &Policy) -> Dec
         Step::CutStream => forced::cut_stream(facts, world),
         Step::RaiseSequences => forced::raise_sequences(facts, world, policy),
         Step::OpenSurvivor => forced::open_survivor(facts, world),
+        Step::LeadTraffic => traffic::lead(facts, world),
         Step::DropStreams => forced::drop_streams(facts, world),
         Step::DrainBoth => end::drain_both(facts, world),
         Step::DisableSubscriptions => end::disable_subscriptions(world),
@@ -224,10 +225,10 @@ pub fn out_of_time(facts: &Facts, world: &World, policy: &Policy) -> Option<Bloc
 /// led astray and cannot be put right, a stream that does not run.
 #[must_use]
 pub fn ailing(facts: &Facts, world: &World) -> Option<Blocker> {
-    if let Some(lost) = facts.lost {
-        return Some(crate::verdict::side_lost(facts, lost));
-    }
-    traffic::ailing(world).or_else(|| stream_down(world))
+    traffic::ailing(world).or_else(|| match facts.lost {
+        Some(lost) => Some(crate::verdict::side_lost(facts, lost)),
+        None => stream_down(world),
+    })
 }
 
 fn stream_down(world: &World) -> Option<Blocker> {
@@ -295,7 +296,7 @@ fn returned(facts: &Facts, world: &World, lost: Side) -> Option<Action> {
     let fence = world.node(lost).fence.present()?;
     (facts.course == Course::AtRest
         && (record.state == NodeState::Open || !fence.unfenced.is_empty()))
-    .then(|| Action::Fence { side: lost, revision: record.revision, roles: fence.unfenced.clone() })
+    .then(|| Action::fence(lost, record, fence))
 }
 
 /// A passive side that a role may write to again.
@@ -307,8 +308,7 @@ fn closed_out(facts: &Facts, world: &World) -> Option<Action> {
         return None;
     }
     if !fence.unfenced.is_empty() {
-        let (revision, roles) = (record.revision, fence.unfenced.clone());
-        return Some(Action::Fence { side, revision, roles });
+        return Some(Action::fence(side, record, fence));
     }
     // Later ones began under the fence, and may go on reading there.
     let sessions: Vec<_> = fence.older_sessions.iter().map(|session| session.id.clone()).collect();

@@ -24,7 +24,10 @@ pub struct ApplicationRole {
     pub alterable: bool,
     /// Its client sessions in this database at the moment of the look.
     pub sessions: u32,
-    /// Other databases of the server in which it has client sessions at the moment of the look.
+    /// Whether pgferry's role may take its LOGIN away, and give it back.
+    pub login_alterable: bool,
+    /// Other databases of the server that use it: its sessions at the moment of the look, what it
+    /// owns or is granted there, its settings for them.
     pub other_databases: Vec<String>,
 }
 

@@ -186,14 +186,21 @@ pub struct InstallView {
 /// What a fence needs to see.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FenceView {
-    /// Application roles without the read-only default.
+    /// Application roles without the read-only default, or that were locked out and may log in.
     pub unfenced: Vec<RoleName>,
+    /// Those of them in no record yet that are to be locked out of the server: with
+    /// `fence.method = "no_login"`, when no other database uses them.
+    pub to_lock_out: Vec<RoleName>,
+    /// With `fence.method = "no_login"`: application roles that other databases use, and which.
+    pub used_elsewhere: Vec<String>,
     /// Application roles of the other side that do not exist on this one.
     pub missing: Vec<RoleName>,
     /// Roles in the record of the fence.
     pub fenced: Vec<RoleName>,
     /// Roles whose fence was lifted, and that are read-only by default all the same.
     pub still_read_only: Vec<RoleName>,
+    /// Roles whose fence was lifted, and that may not log in all the same.
+    pub still_locked_out: Vec<RoleName>,
     /// Backends that began before the last change of the record and are still starting up: they
     /// may have read the settings of before, and are in no list of sessions yet.
     pub starting: u64,

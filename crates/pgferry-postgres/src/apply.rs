@@ -14,7 +14,7 @@ use pgferry_plan::{Action, Blocker, Course, Direction, Facts, Side};
 use crate::cluster::PgCluster;
 use crate::migrate::migrate_node;
 use crate::node::{LookError, is_missing};
-use crate::statements::{self, Guard};
+use crate::statements::{self, FencedRole, Guard};
 
 impl PgCluster {
     pub(crate) async fn carry_out(&self, action: &Action, facts: &Facts) -> Result<(), Fault> {
@@ -25,9 +25,10 @@ impl PgCluster {
             Action::Install { side, node_id, creates_extension } => {
                 self.install(*side, *node_id, *creates_extension, facts.epoch).await
             }
-            Action::Fence { side, revision, roles } => {
+            Action::Fence { side, revision, roles, lock_out } => {
                 let node = self.node(*side);
-                node.mutate(seen(revision), &statements::fence(node.database(), roles)).await
+                let sql = statements::fence(node.database(), roles, lock_out);
+                node.mutate(seen(revision), &sql).await
             }
             Action::EndSessions { side, sessions } => {
                 self.node(*side).mutate(guard, &statements::end_sessions(sessions)).await
@@ -209,7 +210,11 @@ impl PgCluster {
             let client = node.client().await?;
             let mut roles = Vec::new();
             for row in client.query(FENCED_THAT_EXIST, &[]).await? {
-                roles.push((row.try_get(0)?, row.try_get(1)?));
+                roles.push(FencedRole {
+                    name: row.try_get("role")?,
+                    previous_setting: row.try_get("previous_setting")?,
+                    locked_out: row.try_get("locked_out")?,
+                });
             }
             Ok::<_, LookError>(roles)
         };
@@ -320,7 +325,8 @@ fn journal_fault(error: crate::journal::JournalError) -> Fault {
 }
 
 /// A role that was dropped behind the fence has no setting to restore.
-const FENCED_THAT_EXIST: &str = "SELECT f.role::text, f.previous_setting FROM pgferry.fenced_role f \
+const FENCED_THAT_EXIST: &str = "SELECT f.role::text AS role, f.previous_setting, \
+    coalesce((to_jsonb(f) ->> 'had_login')::boolean, false) AS locked_out FROM pgferry.fenced_role f \
     JOIN pg_catalog.pg_roles r ON r.rolname = f.role WHERE f.lifted_at IS NULL";
 
 const HAS_OID_COLUMNS: &str = "\

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use deadpool_postgres::Object;
 use jiff::Timestamp;
-use pgferry_config::{MigrationConfig, NodeConfig, Secret};
+use pgferry_config::{FenceMethod, MigrationConfig, NodeConfig, Secret};
 use pgferry_engine::{Cluster, Fault};
 use pgferry_plan::decide::stall_left;
 use pgferry_plan::preflight::{self, PreflightPolicy, Progress};
@@ -25,6 +25,7 @@ use crate::jobs::Jobs;
 use crate::node::{LookError, Node};
 use crate::observe::NODE_LOOK_TIME;
 use crate::observe::fence::StartupWatch;
+use crate::observe::known_roles::KnownRoles;
 use crate::observe::tables::Undrifted;
 use crate::preflight::observe;
 use crate::statements::Guard;
@@ -47,6 +48,8 @@ pub struct Inner {
     pub(crate) verifier: Verifier,
     /// Present when the last full comparison found nothing drifted.
     pub(crate) undrifted: Mutex<Option<Undrifted>>,
+    /// The roles that the verdict of the running switchover found.
+    pub(crate) known_roles: Mutex<Option<KnownRoles>>,
     /// The side whose database holds the journal; None when it is in a third place.
     pub(crate) journal_side: Option<Side>,
     pub(crate) journal: crate::journal::Place,
@@ -90,6 +93,7 @@ impl PgCluster {
             progress: CopyProgress::default(),
             verifier: Verifier::default(),
             undrifted: Mutex::default(),
+            known_roles: Mutex::default(),
             journal_side: journal.side(),
             journal,
             archived: AtomicBool::new(false),
@@ -113,6 +117,7 @@ impl PgCluster {
             existing_schema: self.takes_existing_schema(),
             native_copy: self.copies_by_pglogical(),
             fence_roles: self.config.fence.roles.clone(),
+            locks_out: self.locks_out(),
             fence_exclusions: self.config.fence.exclude_roles.clone(),
             max_retained_wal: self.config.copy.max_retained_wal,
             progress,
@@ -277,6 +282,14 @@ impl Inner {
 
     pub(crate) fn watch(&self, side: Side) -> &StartupWatch {
         &self.watches[side as usize]
+    }
+
+    /// Whether the fence takes the roles' LOGIN away too.
+    pub(crate) fn locks_out(&self) -> bool {
+        match self.config.fence.method {
+            FenceMethod::ReadOnly => false,
+            FenceMethod::NoLogin => true,
+        }
     }
 
     /// Roles that are never fenced: the daemon's and replication's.

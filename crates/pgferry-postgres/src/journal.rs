@@ -23,11 +23,16 @@ use crate::node::{describe, is_missing};
 
 /// For how long a lease holds without being renewed. A dead session frees it at once; this long
 /// it takes only after a host is gone, or a process frozen.
-pub const LEASE_TIME: Duration = Duration::from_secs(4);
+///
+/// Two renewals in a row may be late before a standby takes it. That costs a leadership and never a
+/// write: whoever leads next raises the epoch first, and a leader without a standby renews late.
+pub const LEASE_TIME: Duration = Duration::from_secs(3);
 /// How often it is renewed.
 pub const RENEWAL: Duration = Duration::from_secs(1);
 /// An answer that takes longer is none: a server that is frozen, or behind a network that is cut,
-/// must not hold up who has a fence to open.
+/// must not hold up who has a fence to open. For so long a leader goes on without having renewed,
+/// too: longer than the lease, because a server that is slow to commit costs a leader without a
+/// standby nothing until then, and because the epoch, and not the lease, is what refuses the late.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// The database that holds the journals.
@@ -321,7 +326,7 @@ impl Leader {
                     client.execute(RENEW_LEASE, &[&migration.as_str(), &epoch, &seconds]).await?;
                 Ok::<_, JournalError>(renewed == 1)
             };
-            match tokio::time::timeout(LEASE_TIME, attempt).await {
+            match tokio::time::timeout(PATIENCE, attempt).await {
                 Ok(Ok(true)) => renewed = tokio::time::Instant::now(),
                 Ok(Ok(false)) => return LeadershipLost("another daemon took the lease".into()),
                 Ok(Err(JournalError::Statement(error))) if is_missing(&error) => {
@@ -333,7 +338,7 @@ impl Leader {
                     tracing::warn!("the journal does not answer");
                 }
             }
-            if renewed.elapsed() > LEASE_TIME {
+            if renewed.elapsed() > PATIENCE {
                 return LeadershipLost("the lease could not be renewed".into());
             }
         }

@@ -62,6 +62,7 @@ const NODE: MigrationSet = MigrationSet {
         ("V3__set_aside", include_str!("../../../migrations/node/V3__set_aside.sql")),
         ("V4__verified", include_str!("../../../migrations/node/V4__verified.sql")),
         ("V5__parts", include_str!("../../../migrations/node/V5__parts.sql")),
+        ("V6__login", include_str!("../../../migrations/node/V6__login.sql")),
     ],
 };
 

@@ -9,6 +9,7 @@ mod definitions;
 pub(crate) mod end;
 mod existing;
 pub(crate) mod fence;
+pub(crate) mod known_roles;
 pub(crate) mod native;
 pub(crate) mod node;
 pub(crate) mod peers;
@@ -104,7 +105,7 @@ impl PgCluster {
                 self.see_stream(world, Direction::Forward).await;
                 self.see_origin(world, Direction::Forward).await;
             }
-            Step::AwaitCatchUp | Step::PauseTraffic | Step::ResumeTraffic => {}
+            Step::AwaitCatchUp | Step::PauseTraffic | Step::ResumeTraffic | Step::LeadTraffic => {}
             Step::AnalyzeDestination => {
                 if self.jobs.is_idle() {
                     world.tables_to_analyze = Seen::from_look(self.tables_to_analyze().await);
@@ -126,12 +127,13 @@ impl PgCluster {
                 // prepared before it begins.
                 let both = Wants { fence: true, marker: true, sequences: true };
                 self.see_within(NODE_LOOK_TIME_AT_REST, world, both, both).await;
+                self.prepare_for_known_roles(from).await;
             }
             Step::FenceActive => {
                 self.see_pair(world, from, FENCE, RECORD).await;
                 let still_open = |record: &NodeRecord| record.state == NodeState::Open;
                 if world.node(from).record.present().is_some_and(still_open) {
-                    self.see_fence_and_roles(world, from).await;
+                    self.see_fence_and_known_roles(world, from).await;
                 }
             }
             Step::Drain => {
@@ -139,7 +141,9 @@ impl PgCluster {
                 self.see_pair(world, from, of_from, MARKER).await;
                 // Once, when everything before the fence has arrived.
                 if marker_has_arrived(facts, world) {
-                    world.drift = Seen::from_look(self.drift_since_verdict().await);
+                    let appeared = self.see_roles_that_appeared(world, from);
+                    let (drift, ()) = tokio::join!(self.drift_since_verdict(), appeared);
+                    world.drift = Seen::from_look(drift);
                 }
             }
             Step::SetSequences => {
@@ -226,11 +230,16 @@ impl PgCluster {
         for direction in Direction::BOTH {
             self.see_stream(world, direction).await;
         }
-        self.see_fences_and_roles(world).await;
-        // A switchover begins with the whole comparison.
+        // A switchover begins with the whole comparison, and keeps what its stall has no time for.
         let drift = match facts.switchover() {
-            Some(_) => self.drift().await,
-            None => self.drift_at_rest().await,
+            Some(_) => {
+                self.see_fences_and_keep_roles(world, facts.kind().from()).await;
+                self.drift().await
+            }
+            None => {
+                self.see_fences_and_roles(world).await;
+                self.drift_at_rest().await
+            }
         };
         world.drift = Seen::from_look(drift);
     }

@@ -11,11 +11,10 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Row};
 
-use pgferry_plan::preflight::{NodeFacts, PreflightFacts, PreflightPolicy};
-use pgferry_plan::scope::ScopeRules;
+use pgferry_plan::preflight::{NodeFacts, PreflightFacts, PreflightPolicy, RoleFacts};
 use pgferry_plan::{RoleName, Seen};
 
-use crate::roles::application_roles;
+use crate::roles::{application_roles, locked_out};
 use crate::scope::{Sizes, tables_in_scope};
 
 mod rows;
@@ -48,7 +47,7 @@ pub async fn observe(
     ours: &[RoleName],
 ) -> PreflightFacts {
     let side = async |client: Result<&Client, String>| match client {
-        Ok(client) => Seen::Present(observe_node(client, &policy.scope, ours).await),
+        Ok(client) => Seen::Present(observe_node(client, policy, ours).await),
         Err(reason) => Seen::Unknown(reason),
     };
     let (source, destination) = tokio::join!(side(source), side(destination));
@@ -64,7 +63,12 @@ pub async fn observe(
 /// Looks at one side. `ours` are the roles that pgferry and its replication log in as.
 ///
 /// The looks are sent together and answered in turn: one connection, about one round trip.
-pub async fn observe_node(client: &Client, rules: &ScopeRules, ours: &[RoleName]) -> NodeFacts {
+pub async fn observe_node(
+    client: &Client,
+    policy: &PreflightPolicy,
+    ours: &[RoleName],
+) -> NodeFacts {
+    let rules = &policy.scope;
     let schemas: [&(dyn ToSql + Sync); 1] = [&rules.schemas];
     let our_roles: [&(dyn ToSql + Sync); 1] = [&ours];
     let (server, settings, catalog_settings, extensions, in_use, privileges, pglogical) = tokio::join!(
@@ -77,9 +81,9 @@ pub async fn observe_node(client: &Client, rules: &ScopeRules, ours: &[RoleName]
         one(client, PGLOGICAL, &[], rows::pglogical),
     );
     let (roles, referenced_roles, application_roles, in_schemas, tables, objects) = tokio::join!(
-        all(client, ROLES, &[], rows::role),
+        roles(client),
         all(client, REFERENCED_ROLES, &schemas, rows::referenced_role),
-        application_roles(client, ours),
+        application_roles(client, ours, policy.locks_out),
         all(client, SCHEMAS, &[], rows::schema),
         tables_in_scope(client, rules, Sizes::Estimated),
         all(client, OBJECTS, &schemas, rows::object),
@@ -126,6 +130,11 @@ pub async fn observe_node(client: &Client, rules: &ScopeRules, ours: &[RoleName]
         jobs: seen_unless_missing(jobs),
         unfenced_sessions: list(unfenced_sessions),
     }
+}
+
+async fn roles(client: &Client) -> Result<Vec<(RoleName, RoleFacts)>, Error> {
+    let locked_out = locked_out(client).await?;
+    all(client, ROLES, &[&locked_out], rows::role).await
 }
 
 async fn one<T>(

@@ -66,28 +66,55 @@ pub(crate) const CREATE_EXTENSION: &str = "\
     GRANT USAGE ON SCHEMA pglogical TO PUBLIC; \
     REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA pglogical FROM PUBLIC";
 
-/// Closes a side: the settings of before into the record, the roles read-only, the state.
-pub(crate) fn fence(database: &str, roles: &[String]) -> String {
+/// What the record keeps of a fenced role: what lifting its fence restores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FencedRole {
+    /// `pg_roles.rolname`
+    pub(crate) name: String,
+    /// `default_transaction_read_only` of the role in this database before the fence.
+    pub(crate) previous_setting: Option<String>,
+    /// It might log in before the fence, which has taken that away.
+    pub(crate) locked_out: bool,
+}
+
+/// Closes a side: what was before into the record, the roles read-only, the state. `lock_out` are
+/// those of the roles that may not log in any more either.
+///
+/// The setting is there with NOLOGIN too: a session whose login was checked right before reads its
+/// settings only afterwards, and is read-only.
+pub(crate) fn fence(database: &str, roles: &[String], lock_out: &[String]) -> String {
     let mut body = String::new();
     if !roles.is_empty() {
+        let list = |roles: &[String]| roles.iter().map(|role| literal(role)).collect::<Vec<_>>();
+        let named = list(roles).join(", ");
+        // A record that an older version made lacks the column, and does without.
+        let (column, had_login) = if lock_out.is_empty() {
+            (String::new(), String::new())
+        } else {
+            let locked = list(lock_out).join(", ");
+            (
+                ", had_login".to_owned(),
+                format!(", CASE WHEN r.rolname IN ({locked}) THEN r.rolcanlogin END"),
+            )
+        };
         body.push_str(&format!(
-            "INSERT INTO pgferry.fenced_role (role, previous_setting) \
+            "DELETE FROM pgferry.fenced_role WHERE lifted_at IS NOT NULL AND role IN ({named}); \
+             INSERT INTO pgferry.fenced_role (role, previous_setting{column}) \
              SELECT r.rolname, (SELECT split_part(c.item, '=', 2) \
              FROM pg_catalog.pg_db_role_setting s, unnest(s.setconfig) AS c(item) \
              WHERE s.setrole = r.oid AND s.setdatabase = (SELECT oid FROM pg_catalog.pg_database \
-             WHERE datname = current_database()) AND c.item LIKE 'default_transaction_read_only=%') \
-             FROM pg_catalog.pg_roles r WHERE r.rolname IN ({}) \
-             ON CONFLICT (role) DO UPDATE SET previous_setting = excluded.previous_setting, \
-             lifted_at = NULL WHERE fenced_role.lifted_at IS NOT NULL; ",
-            roles.iter().map(|role| literal(role)).collect::<Vec<_>>().join(", ")
+             WHERE datname = current_database()) AND c.item LIKE 'default_transaction_read_only=%')\
+             {had_login} \
+             FROM pg_catalog.pg_roles r WHERE r.rolname IN ({named}) ON CONFLICT (role) DO NOTHING; "
         ));
-    }
-    for role in roles {
-        body.push_str(&format!(
-            "ALTER ROLE {} IN DATABASE {} SET default_transaction_read_only = on; ",
-            ident(role),
-            ident(database)
-        ));
+        for role in roles {
+            body.push_str(&format!(
+                "ALTER ROLE {} IN DATABASE {} SET default_transaction_read_only = on; ",
+                ident(role),
+                ident(database)
+            ));
+        }
+        body.push_str(LOCK_OUT);
     }
     // A side that has yielded stays so when a new role is closed out.
     body.push_str(
@@ -98,9 +125,17 @@ pub(crate) fn fence(database: &str, roles: &[String]) -> String {
     body
 }
 
+/// By the record and not by name: one that somebody let in again is locked out again, and nothing
+/// is taken away that the record would not give back.
+const LOCK_OUT: &str = "DO $lock_out$ DECLARE locked name; BEGIN \
+    FOR locked IN SELECT f.role FROM pgferry.fenced_role f \
+        JOIN pg_catalog.pg_roles r ON r.rolname = f.role \
+        WHERE f.lifted_at IS NULL AND (to_jsonb(f) ->> 'had_login')::boolean AND r.rolcanlogin \
+    LOOP EXECUTE format('ALTER ROLE %I NOLOGIN', locked); END LOOP; END $lock_out$; ";
+
 /// Opens a side: every recorded setting restored, the record lifted, the state. The roles stay in
 /// the record, because their sessions of the time of the fence are still to be ended.
-pub(crate) fn open(database: &str, fenced: &[(String, Option<String>)]) -> String {
+pub(crate) fn open(database: &str, fenced: &[FencedRole]) -> String {
     let mut body: String =
         fenced.iter().map(|role| lift(database, role) + "; ").collect::<Vec<_>>().concat();
     body.push_str(
@@ -111,18 +146,15 @@ pub(crate) fn open(database: &str, fenced: &[(String, Option<String>)]) -> Strin
     body
 }
 
-/// The statement that restores one role's setting; also printed for people.
-pub(crate) fn lift(database: &str, (role, previous): &(String, Option<String>)) -> String {
-    let (role, database) = (ident(role), ident(database));
-    match previous {
-        Some(value) => format!(
-            "ALTER ROLE {role} IN DATABASE {database} SET default_transaction_read_only = {}",
-            literal(value)
-        ),
-        None => {
-            format!("ALTER ROLE {role} IN DATABASE {database} RESET default_transaction_read_only")
-        }
-    }
+/// The statements that restore what one role had; also printed for people.
+pub(crate) fn lift(database: &str, role: &FencedRole) -> String {
+    let (name, database) = (ident(&role.name), ident(database));
+    let setting = match &role.previous_setting {
+        Some(value) => format!("SET default_transaction_read_only = {}", literal(value)),
+        None => "RESET default_transaction_read_only".to_owned(),
+    };
+    let setting = format!("ALTER ROLE {name} IN DATABASE {database} {setting}");
+    if role.locked_out { format!("{setting}; ALTER ROLE {name} LOGIN") } else { setting }
 }
 
 /// Writes that this side has yielded. This is the line.
@@ -437,7 +469,7 @@ mod tests {
     #[test]
     fn names_from_the_database_are_quoted_wherever_they_go() {
         let nasty = "a\"b'c".to_owned();
-        let sql = fence(&nasty, std::slice::from_ref(&nasty));
+        let sql = fence(&nasty, std::slice::from_ref(&nasty), std::slice::from_ref(&nasty));
         assert!(sql.contains("ALTER ROLE \"a\"\"b'c\" IN DATABASE \"a\"\"b'c\" SET"));
         assert!(sql.contains("IN ('a\"b''c')"));
         let sql = set_sequences(&[(SequenceName::new("s'", "q\""), 5)]);
@@ -461,10 +493,27 @@ mod tests {
 
     #[test]
     fn lifting_restores_exactly_what_was() {
-        let before = ("app".to_owned(), Some("off".to_owned()));
-        assert!(lift("db", &before).ends_with("SET default_transaction_read_only = 'off'"));
+        let name = "app".to_owned();
+        let before = |previous_setting, locked_out| {
+            lift("db", &FencedRole { name: name.clone(), previous_setting, locked_out })
+        };
         assert!(
-            lift("db", &("app".to_owned(), None)).ends_with("RESET default_transaction_read_only")
+            before(Some("off".to_owned()), false)
+                .ends_with("SET default_transaction_read_only = 'off'")
         );
+        assert!(before(None, false).ends_with("RESET default_transaction_read_only"));
+        assert!(
+            before(None, true)
+                .ends_with("RESET default_transaction_read_only; ALTER ROLE \"app\" LOGIN")
+        );
+    }
+
+    #[test]
+    fn a_record_of_an_older_version_is_not_asked_for_what_it_lacks() {
+        let app = "app".to_owned();
+        let sql = fence("db", std::slice::from_ref(&app), &[]);
+        assert!(!sql.contains(", had_login"), "{sql}");
+        let sql = fence("db", std::slice::from_ref(&app), std::slice::from_ref(&app));
+        assert!(sql.contains("(role, previous_setting, had_login)"), "{sql}");
     }
 }

@@ -10,6 +10,7 @@ mod mend;
 mod others;
 mod record;
 mod repairs;
+mod row_hash;
 mod rows;
 mod run;
 mod sql;

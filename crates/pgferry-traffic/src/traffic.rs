@@ -119,7 +119,7 @@ fn look_for(facts: &Facts) -> Look {
         Course::Switchover(switchover) => {
             let concerned = matches!(
                 switchover.step,
-                Step::PauseTraffic | Step::ResumeTraffic | Step::DropStreams
+                Step::PauseTraffic | Step::ResumeTraffic | Step::LeadTraffic | Step::DropStreams
             );
             if concerned { Look::State } else { Look::Nothing }
         }

@@ -88,6 +88,10 @@ impl Case {
             for (step, acts) in SWITCHOVER {
                 for fault in Fault::ALL {
                     let places: &[Place] = match (acts, fault) {
+                        // With a PgBouncer both steps of the traffic act.
+                        (false, Fault::PgbouncerKilled) if of_traffic(step) => {
+                            &[Place::Before, Place::After, Place::Done]
+                        }
                         (false, _) => &[Place::Done],
                         (true, Fault::Kill) => &[Place::Append, Place::Before, Place::After],
                         (true, Fault::FreezeTakenOver) => &[Place::Append, Place::Before],
@@ -99,6 +103,10 @@ impl Case {
         }
         cases
     }
+}
+
+fn of_traffic(step: Step) -> bool {
+    matches!(step, Step::PauseTraffic | Step::ResumeTraffic)
 }
 
 impl fmt::Display for Case {

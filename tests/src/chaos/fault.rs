@@ -62,12 +62,13 @@ pub enum Fault {
     JournalSessionsEnded,
     /// A person says abort.
     Abort,
-    // Slot: PgBouncer killed, once the harness can start one.
+    /// The PgBouncer that every client comes through is killed, and started again later.
+    PgbouncerKilled,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Fault; 26] = [
+    pub const ALL: [Fault; 27] = [
         Fault::Kill,
         Fault::KillTakenOver,
         Fault::Freeze,
@@ -94,6 +95,7 @@ impl Fault {
         Fault::SecondDaemon,
         Fault::JournalSessionsEnded,
         Fault::Abort,
+        Fault::PgbouncerKilled,
     ];
 
     /// Its word on the command line.
@@ -126,6 +128,7 @@ impl Fault {
             Fault::SecondDaemon => "second-daemon",
             Fault::JournalSessionsEnded => "journal-sessions-ended",
             Fault::Abort => "abort",
+            Fault::PgbouncerKilled => "pgbouncer-killed",
         }
     }
 
@@ -133,6 +136,12 @@ impl Fault {
     #[must_use]
     pub fn needs_third_place(self) -> bool {
         matches!(self, Fault::Cut(Reach::Journal) | Fault::Reset(Reach::Journal))
+    }
+
+    /// Whether it needs clients that come through a PgBouncer.
+    #[must_use]
+    pub fn needs_pgbouncer(self) -> bool {
+        self == Fault::PgbouncerKilled
     }
 }
 
@@ -209,10 +218,10 @@ impl World {
             Fault::Cut(reach) => self.cut(reach, Wire::Silent, lasting),
             Fault::Reset(reach) => self.cut(reach, Wire::Reset, lasting),
             Fault::AnswersLost(side) => {
+                let before = self.pair.admin(side).value(NOW);
                 self.to(side).set(Wire::Deaf);
                 self.let_go();
-                // Long enough for the statement to be carried out.
-                thread::sleep(Duration::from_millis(500));
+                self.wait_for_statement(side, &carried_out_since(before.as_deref()));
                 self.to(side).set(Wire::Reset);
                 self.to(side).set(Wire::Whole);
             }
@@ -225,8 +234,7 @@ impl World {
             Fault::CommitsHeldKill(side) => {
                 self.hold_commits(side, true);
                 self.let_go();
-                // Long enough for the statement to hang in its COMMIT.
-                thread::sleep(Duration::from_millis(500));
+                self.wait_for_statement(side, HANGS_IN_ITS_COMMIT);
                 self.first.kill();
                 self.first.serve();
                 thread::sleep(lasting);
@@ -243,16 +251,36 @@ impl World {
             }
             Fault::Abort => {
                 let url = format!("{}/v1/migrations/shop/abort", self.first.url());
+                let heard = || self.first.log().matches(ABORT_ASKED_FOR).count();
+                let before = heard();
                 // Taken by the loop, which holds: the answer comes after it is let go.
                 let asked = thread::spawn(move || {
                     let _ = ureq::post(url).send_json(serde_json::json!({}));
                 });
-                thread::sleep(Duration::from_millis(50));
+                eventually("the abort to be heard", STRUCK, || {
+                    if heard() > before { Ok(()) } else { Err("not yet".to_owned()) }
+                });
                 self.let_go();
                 let _ = asked.join();
             }
+            Fault::PgbouncerKilled => {
+                self.pgbouncer_mut().kill();
+                self.let_go();
+                thread::sleep(lasting);
+                self.pgbouncer_mut().start_again();
+            }
         }
         (Instant::now(), None)
+    }
+
+    /// Waits until a statement of the daemon has come so far on a side, or it is plain that it says
+    /// nothing of the kind there at this point.
+    fn wait_for_statement(&self, side: Side, has_come: &str) {
+        let admin = self.pair.admin(side);
+        let deadline = Instant::now() + SAYS_NOTHING;
+        while admin.number(has_come) == 0 && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn cut(&mut self, reach: Reach, wire: Wire, lasting: Duration) {
@@ -295,6 +323,28 @@ impl World {
         });
     }
 }
+
+/// Within this a fault that was begun is seen to have struck.
+const STRUCK: Duration = Duration::from_secs(10);
+/// A daemon that was let go says what it has to say sooner than this.
+const SAYS_NOTHING: Duration = Duration::from_secs(1);
+
+/// What the daemon logs when the order waits for its loop.
+const ABORT_ASKED_FOR: &str = "asked for migration=shop verb=abort";
+
+const NOW: &str = "SELECT clock_timestamp()";
+
+/// Sessions of the leader that have carried out a statement since an instant of their server's clock.
+fn carried_out_since(instant: Option<&str>) -> String {
+    format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^pgferry/shop/[0-9]+$' \
+         AND state = 'idle' AND query_start > '{}'::timestamptz",
+        instant.unwrap_or("-infinity")
+    )
+}
+
+const HANGS_IN_ITS_COMMIT: &str = "SELECT count(*) FROM pg_stat_activity \
+    WHERE application_name ~ '^pgferry/shop/[0-9]+$' AND wait_event = 'SyncRep'";
 
 const END_JOURNAL_SESSIONS: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
     WHERE application_name = 'pgferry/shop/journal'";

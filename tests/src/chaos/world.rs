@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pgferry_plan::{Kind, Side};
+use toml::Value;
 
 use super::case::Case;
 use super::fault::Reach;
@@ -21,6 +22,7 @@ use crate::expect::eventually;
 use crate::ledger::{Ledger, LedgerOptions};
 use crate::leftovers;
 use crate::pair::{DATABASE, Pair, provision};
+use crate::pgbouncer::{PgBouncer, in_front};
 use crate::proxy::{Proxy, Wire};
 use crate::session::Session;
 
@@ -40,6 +42,8 @@ pub struct WorldOptions {
     pub journal: JournalIn,
     /// Clients that write.
     pub clients: LedgerOptions,
+    /// Whether they come through a PgBouncer, and know nothing else.
+    pub pgbouncer: bool,
     /// For how long writes may be held.
     pub stall_budget: &'static str,
     /// For how long a transaction may go on behind the fence.
@@ -52,6 +56,7 @@ impl Default for WorldOptions {
             journal: JournalIn::Destination,
             // Enough that a sequence moves between its warming and the fence.
             clients: LedgerOptions { writers: 4, pause: Duration::from_millis(10) },
+            pgbouncer: false,
             stall_budget: "5s",
             grace: "200ms",
         }
@@ -77,6 +82,7 @@ pub struct World {
     to: [Proxy; 2],
     between: [Proxy; 2],
     journal: Option<(Proxy, Cluster)>,
+    pgbouncer: Option<PgBouncer>,
     /// The two servers.
     pub pair: Pair,
     made: [BTreeSet<String>; 2],
@@ -98,9 +104,13 @@ impl World {
             (Proxy::to(third.port()), third)
         });
         let dsn = |port| format!("host=127.0.0.1 port={port} dbname={DATABASE} user=pgferry");
+        let pgbouncer = options.pgbouncer.then(|| PgBouncer::start(&pair));
         // The second daemon has ways of its own, which nobody cuts.
-        let mut direct = ConfigFile::for_pair(&pair)
-            .insert_only(&["bank.ledger_keyless"])
+        let direct = match &pgbouncer {
+            Some(one) => in_front(&pair, &[one]),
+            None => ConfigFile::for_pair(&pair).insert_only(&["bank.ledger_keyless"]),
+        };
+        let mut direct = direct
             // So little that something is left to set within the stall.
             .with(&migration("sequences.headroom"), 1)
             .with(&migration("cutover.stall_budget"), options.stall_budget)
@@ -115,6 +125,17 @@ impl World {
             let port = to[side as usize].port();
             config.set(&migration(&format!("{side}.dsn")), dsn(port));
         }
+        if let Some(one) = &pgbouncer {
+            // It knows the servers as they are, and not by the first daemon's wires.
+            let mut section = one.section();
+            for side in Side::BOTH {
+                let port = pair.cluster(side).port();
+                let entry = format!("host=127.0.0.1 port={port} dbname={DATABASE}");
+                section.insert(format!("{side}_entry"), entry.into());
+            }
+            let sections = Value::Array(vec![Value::Table(section)]);
+            config.set(&migration("traffic.pgbouncers"), sections);
+        }
         if let Some((proxy, third)) = &journal {
             for (of, port) in [(&mut direct, third.port()), (&mut config, proxy.port())] {
                 of.set("journal.dsn", dsn(port));
@@ -123,7 +144,10 @@ impl World {
         }
         let first = Daemon::start(&config);
         let second = Daemon::prepare(&direct, Profile::Test);
-        let ledger = Ledger::start(&pair, options.clients);
+        let ledger = match &pgbouncer {
+            Some(one) => Ledger::with_configs(&[one.app_config()], options.clients),
+            None => Ledger::start(&pair, options.clients),
+        };
         first.bring_to_ready();
         let made = Side::BOTH.map(|side| leftovers::inventory(pair.cluster(side)));
         Self {
@@ -137,6 +161,7 @@ impl World {
             to,
             between,
             journal,
+            pgbouncer,
             pair,
             made,
         }
@@ -308,6 +333,7 @@ impl World {
             wrong.extend(content::sequences_behind(used, passive));
         }
         wrong.extend(self.left_behind());
+        wrong.extend(self.led_astray(active));
         for side in Side::BOTH {
             if self.pair.is_open(side) != (side == active) {
                 wrong.push(format!("the {side} is open: {}", self.pair.is_open(side)));
@@ -336,6 +362,23 @@ impl World {
             }
             thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Whether the PgBouncer holds its clients, or leads them elsewhere.
+    fn led_astray(&self, active: Side) -> Option<String> {
+        let wanted = (self.pair.cluster(active).port(), false);
+        let seen = self.pgbouncer.as_ref()?.leads_to();
+        (seen != wanted).then(|| {
+            format!(
+                "the PgBouncer leads to port {}, paused {}, not to the {active}",
+                seen.0, seen.1
+            )
+        })
+    }
+
+    /// The PgBouncer of a world that has one.
+    pub(super) fn pgbouncer_mut(&mut self) -> &mut PgBouncer {
+        self.pgbouncer.as_mut().unwrap_or_else(|| panic!("this world has no PgBouncer"))
     }
 
     pub(super) fn to(&self, side: Side) -> &Proxy {

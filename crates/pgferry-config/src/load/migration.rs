@@ -14,7 +14,8 @@ use super::reader::Reader;
 use super::{identifier, node, traffic};
 use crate::{
     CopyConfig, CopyMethod, CutoverConfig, FenceConfig, FenceMethod, Lookup, MigrationConfig,
-    NodeConfig, SchemaConfig, SchemaMode, ScopeConfig, SequencesConfig, VerifyConfig,
+    NodeConfig, SchemaConfig, SchemaMode, ScopeConfig, SequencesConfig, TrafficConfig,
+    VerifyConfig,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -69,6 +70,7 @@ pub(super) fn migration(
     let sides =
         [&source, &destination].map(|node| node.as_ref().map(|node| node.login.dsn.clone()));
     let traffic = traffic::traffic(reader, &at.key("traffic"), env, &sides, cutover.stall_budget);
+    no_login_with_multi_host(reader, &at.key("fence"), &fence, traffic.as_ref());
     Some(MigrationConfig {
         name: valid_name.ok()?,
         autostart,
@@ -232,12 +234,6 @@ fn cutover(reader: &mut Reader, at: &KeyPath, heartbeat_interval: Duration) -> C
 fn fence(reader: &mut Reader, at: &KeyPath) -> FenceConfig {
     reader.section(at);
     let method = reader.choice(&at.key("method"), FenceMethod::ReadOnly);
-    match method {
-        FenceMethod::ReadOnly => {}
-        // Together with multi_host it stays refused when it is built: libpq does not go on to the
-        // next host after a refused login.
-        FenceMethod::NoLogin => not_built(reader, &at.key("method"), "read_only"),
-    }
     let roles = reader.texts(&at.key("roles"));
     let exclude_roles = reader.texts(&at.key("exclude_roles")).unwrap_or_default();
     if let Some(roles) = &roles {
@@ -256,6 +252,19 @@ fn fence(reader: &mut Reader, at: &KeyPath) -> FenceConfig {
     FenceConfig { method, roles, exclude_roles }
 }
 
-fn not_built(reader: &mut Reader, at: &KeyPath, instead: &str) {
-    reader.refuse(at, "not built yet", format!("use \"{instead}\""));
+/// libpq goes on to the next host when a session is read-only, and not when its login is refused.
+fn no_login_with_multi_host(
+    reader: &mut Reader,
+    at: &KeyPath,
+    fence: &FenceConfig,
+    traffic: Option<&TrafficConfig>,
+) {
+    match (fence.method, traffic) {
+        (FenceMethod::NoLogin, Some(TrafficConfig::MultiHost)) => reader.refuse(
+            &at.key("method"),
+            "\"no_login\" goes with no traffic method \"multi_host\": a client does not go on to the next host when its login is refused",
+            "use \"read_only\", or set traffic.method to \"pgbouncer\", \"command\" or \"webhook\"",
+        ),
+        (FenceMethod::NoLogin | FenceMethod::ReadOnly, _) => {}
+    }
 }

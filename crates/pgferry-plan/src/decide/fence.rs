@@ -17,11 +17,7 @@ pub(super) fn close(side: Side, node: &NodeView, policy: &Policy) -> Decision {
         return blocked(prepared_transactions(side, fence.prepared));
     }
     if record.state == NodeState::Open || !fence.unfenced.is_empty() {
-        return Decision::Act(Action::Fence {
-            side,
-            revision: record.revision,
-            roles: fence.unfenced.clone(),
-        });
+        return Decision::Act(Action::fence(side, record, fence));
     }
     let grace_is_over = u128::from(fence.since_change_ms) >= policy.grace.as_millis();
     match old_sessions(side, fence, grace_is_over) {

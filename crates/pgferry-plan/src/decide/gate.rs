@@ -71,6 +71,16 @@ pub(crate) fn fence_blockers(active: Side, world: &World, blockers: &mut Vec<Blo
     if view.prepared > 0 {
         blockers.push(fence::prepared_transactions(active, view.prepared));
     }
+    if !view.used_elsewhere.is_empty() {
+        blockers.push(Blocker::new(
+            "role_used_elsewhere",
+            format!(
+                "NOLOGIN would lock roles of the {active} out of other databases: {}",
+                view.used_elsewhere.join("; ")
+            ),
+            "set fence.method = \"read_only\" and restart the daemon, or let each database have a role of its own",
+        ));
+    }
     if let Some(seconds) =
         view.longest_transaction_seconds.filter(|s| *s > LONG_TRANSACTION_SECONDS)
     {

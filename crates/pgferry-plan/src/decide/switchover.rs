@@ -27,11 +27,7 @@ pub(super) fn check_verdict(facts: &Facts, world: &World, policy: &Policy) -> De
         && record.state != NodeState::Open
         && !fence.unfenced.is_empty()
     {
-        return Decision::Act(Action::Fence {
-            side: passive,
-            revision: record.revision,
-            roles: fence.unfenced.clone(),
-        });
+        return Decision::Act(Action::fence(passive, record, fence));
     }
     let blockers = verdict(facts, world, policy);
     if blockers.is_empty() { done() } else { Decision::Blocked(blockers) }
@@ -163,6 +159,16 @@ pub(super) fn confirm(facts: &Facts, world: &World) -> Decision {
                 opened.still_read_only.join(", ")
             ),
             "ALTER ROLE … IN DATABASE … RESET default_transaction_read_only for each of them there",
+        ));
+    }
+    if !opened.still_locked_out.is_empty() {
+        return blocked(Blocker::new(
+            "opened_without_login",
+            format!(
+                "roles of the {to} may not log in although it is open: {}",
+                opened.still_locked_out.join(", ")
+            ),
+            "ALTER ROLE … LOGIN for each of them there",
         ));
     }
     let fenced = look!(world.node(from).fence, "the fence");

@@ -129,6 +129,35 @@ fn the_fence_ends_idle_sessions_at_once_and_working_ones_after_their_grace() {
 }
 
 #[test]
+fn a_side_is_not_confirmed_while_a_role_may_not_log_in_there() {
+    let facts = at(Step::Confirm);
+    let mut world = fenced_world();
+    world.destination.fence = Seen::Present(FenceView {
+        still_locked_out: vec!["app".to_owned()],
+        ..FenceView::default()
+    });
+    let Decision::Blocked(blockers) = decide(&facts, &world, &policy()) else {
+        panic!("nobody can use it");
+    };
+    assert_eq!(blockers[0].code, "opened_without_login");
+}
+
+#[test]
+fn who_is_to_be_locked_out_is_what_the_look_says() {
+    let mut world = fenced_world();
+    world.source.fence = Seen::Present(FenceView {
+        unfenced: vec!["app".to_owned(), "shared".to_owned()],
+        to_lock_out: vec!["app".to_owned()],
+        ..FenceView::default()
+    });
+    let decision = decide(&at(Step::FenceActive), &world, &policy());
+    let Decision::Act(Action::Fence { roles, lock_out, .. }) = decision else {
+        panic!("{decision:?}");
+    };
+    assert_eq!((roles.len(), lock_out), (2, vec!["app".to_owned()]));
+}
+
+#[test]
 fn nothing_is_fenced_while_a_stream_does_not_run() {
     let facts = at(Step::FenceActive);
     for status in StreamStatus::ALL {

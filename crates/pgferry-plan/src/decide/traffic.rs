@@ -8,6 +8,7 @@ use super::{Decision, Policy, done, not_seen};
 use crate::action::Action;
 use crate::facts::{Course, Facts, Switchover, TrafficTouched, milliseconds};
 use crate::finding::Blocker;
+use crate::journal::Evidence;
 use crate::seen::Seen;
 use crate::side::Side;
 use crate::steps::Step;
@@ -46,6 +47,18 @@ pub(super) fn resume(facts: &Facts, world: &World) -> Decision {
         Seen::Unknown(reason) => not_seen("the traffic", reason),
         Seen::Present(TrafficView::Poolers(poolers)) => let_go(poolers, to, world),
         Seen::Present(TrafficView::Hooks(hooks)) => told(&hooks.after_line, to, world),
+    }
+}
+
+/// Step `lead_traffic`, when a person has forced a switchover. A pooler that is away, as one beside the
+/// lost side may be, or that cannot be led over, is named and left to upkeep: nothing waits for what is
+/// lost. A hook is told until it succeeds, because nobody else leads its clients.
+pub(super) fn lead(facts: &Facts, world: &World) -> Decision {
+    match (resume(facts, world), &world.traffic) {
+        (Decision::Blocked(left), Seen::Present(TrafficView::Poolers(_))) => {
+            Decision::Done(Evidence::Leftovers { left })
+        }
+        (decision, _) => decision,
     }
 }
 

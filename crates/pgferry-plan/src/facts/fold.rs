@@ -204,8 +204,14 @@ impl Facts {
         Ok(())
     }
 
-    /// A journal of before there was step `verify_rows` goes on without it.
+    /// A journal of before there was step `verify_rows`, or `lead_traffic`, goes on without it.
     fn pass_over_unknown_step(&mut self, step: Step) {
+        if let Course::Switchover(switchover) = &mut self.course
+            && (switchover.step, step) == (Step::LeadTraffic, Step::DropStreams)
+        {
+            switchover.step = step;
+            self.intents.clear();
+        }
         if self.course == Course::SetUp(Step::VerifyRows) && step == Step::CreateDestinationSets {
             self.enter(Course::SetUp(step));
         }
@@ -213,6 +219,8 @@ impl Facts {
 
     fn enter_end(&mut self, verb: Verb, open_passive: bool) {
         self.paused = false;
+        // What a forced switchover could not lead over is not what this end leaves.
+        self.leftovers.clear();
         self.enter(Course::End { verb, step: Step::DrainBoth, open_passive });
     }
 

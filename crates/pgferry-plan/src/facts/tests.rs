@@ -239,7 +239,7 @@ fn a_forced_switchover_ends_one_that_waits_for_the_lost_side_and_is_the_last() {
     let (_, facts) = walk(&path);
     assert_eq!((facts.step(), facts.lost), (Some(Step::CutStream), Some(Side::Source)));
     assert_eq!(facts.operations[1].state, OperationState::Failed, "the one that was overtaken");
-    path.extend(vec![(12, 0); 4]);
+    path.extend(vec![(12, 0); 5]);
     let (_, facts) = walk(&path);
     assert_eq!((facts.phase(), facts.active), (Phase::CutOver, Side::Destination));
     assert_eq!(facts.operations.len(), 3);

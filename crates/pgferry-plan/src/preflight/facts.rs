@@ -50,6 +50,8 @@ pub struct PreflightPolicy {
     pub native_copy: bool,
     /// Roles that the configuration says to fence; `None` for every role that may write.
     pub fence_roles: Option<Vec<RoleName>>,
+    /// The fence takes the roles' LOGIN away too (`fence.method = "no_login"`).
+    pub locks_out: bool,
     /// Roles that the configuration says not to fence.
     pub fence_exclusions: Vec<RoleName>,
     /// Bytes of WAL that the copy may make the source keep; `None` when nobody said.

@@ -43,6 +43,10 @@ pub(super) fn check_pair(
         database_read_only(node, findings);
         for name in &fenced {
             role_not_fenceable(node, name, findings);
+            if policy.locks_out {
+                login_not_alterable(node, name, findings);
+                role_used_elsewhere(node, name, findings);
+            }
             if !policy.progress.nodes {
                 role_read_only(node, name, findings);
             }
@@ -202,6 +206,43 @@ fn role_not_fenceable(node: Node<'_>, name: &RoleName, findings: &mut Vec<Findin
         },
     };
     findings.push(Finding::block("role_not_fenceable", node.about(name), message, hint));
+}
+
+/// Below 16 only a superuser may alter a role that has REPLICATION; its settings anybody may who
+/// has CREATEROLE.
+fn login_not_alterable(node: Node<'_>, name: &RoleName, findings: &mut Vec<Finding>) {
+    let Some(roles) = node.facts.application_roles.present() else { return };
+    let locked = |role: &&ApplicationRole| role.alterable && !role.login_alterable;
+    if roles.iter().filter(|role| role.name == *name).any(|role| locked(&role)) {
+        findings.push(Finding::block(
+            "role_not_fenceable",
+            node.about(name),
+            format!("pgferry's role may not take LOGIN from role {name} on the {}", node.side),
+            format!(
+                "ALTER ROLE {} NOREPLICATION; or use fence.method = \"read_only\"",
+                ident(name)
+            ),
+        ));
+    }
+}
+
+/// NOLOGIN is the whole server's.
+fn role_used_elsewhere(node: Node<'_>, name: &RoleName, findings: &mut Vec<Finding>) {
+    let Some(roles) = node.facts.application_roles.present() else { return };
+    let Some(role) = roles.iter().find(|role| role.name == *name) else { return };
+    if !role.other_databases.is_empty() {
+        let databases: Vec<&String> = role.other_databases.iter().collect();
+        findings.push(Finding::block(
+            "role_used_elsewhere",
+            node.about(name),
+            format!(
+                "other databases of the {} use role {name}, and NOLOGIN would lock it out of them: {}",
+                node.side,
+                first_ten(&databases)
+            ),
+            "use fence.method = \"read_only\", or let each database have a role of its own",
+        ));
+    }
 }
 
 fn needs_admin(node: Node<'_>) -> bool {

@@ -393,6 +393,22 @@ fn a_role_that_an_earlier_migration_left_read_only_is_not_taken_over_as_it_is() 
 }
 
 #[test]
+fn a_role_that_other_databases_use_is_not_locked_out() {
+    let used = |f: &mut PreflightFacts| {
+        alter(&mut source(f).application_roles, |r| r[0].other_databases = vec!["crm".into()]);
+        alter(&mut destination(f).application_roles, |r| r[0].login_alterable = false);
+    };
+    assert_eq!(found_after(used), []);
+    let found = found_after(|f| {
+        used(f);
+        f.policy.locks_out = true;
+    });
+    assert_eq!(codes(&found), ["role_used_elsewhere", "role_not_fenceable"]);
+    assert!(found[1].hint.contains("ALTER ROLE \"app\" NOREPLICATION"), "{found:?}");
+    assert!(found[0].message.ends_with("lock it out of them: crm"), "{found:?}");
+}
+
+#[test]
 fn application_roles_can_be_fenced_on_both_sides() {
     blocks(
         |f| alter(&mut destination(f).application_roles, |r| r[0].alterable = false),

@@ -5,6 +5,9 @@
 //! hashed as it is only when equal hashes mean equal text. A domain, an array, a composite, a range
 //! and an enum go by their text: `hash_array` reads neither bounds nor dimensions, and an enum's hash
 //! is that of its OID, which is another one on the other server.
+//!
+//! A type whose hash function can be called goes without a record: `hash_record_extended` builds and
+//! takes apart a row for each of the table's, which costs more than the hashes of three numbers (seen).
 
 use crate::scope::{ColumnView, Generated};
 
@@ -30,11 +33,11 @@ pub struct Hashing {
     pub recoded: bool,
 }
 
-/// The function over a whole row.
+/// The functions over a whole row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OfRow {
-    /// `hash_record_extended`, from PostgreSQL 14 on.
-    Record,
+    /// The types' own with a seed, and `hash_record_extended`, which is from PostgreSQL 14 on.
+    Seeded,
     /// `hashtextextended` of the row's text.
     Text,
     /// `md5` of the row's text: the two servers' own hash functions do not agree.
@@ -44,9 +47,20 @@ pub enum OfRow {
 /// How one column enters the hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OfColumn {
-    /// As it is.
-    AsItIs,
-    /// In its binary form: the type's own hash folds 64 bits into 32 before it mixes them.
+    /// By its type's function of a value and a seed, behind a cast that loses nothing.
+    Seeded {
+        /// A function in `pg_catalog`.
+        function: &'static str,
+        /// Stands behind the value.
+        cast: &'static str,
+    },
+    /// By its type's function, which folds 64 bits into 32 before it mixes them, and as it is.
+    Folded,
+    /// By its type's function, which leaves its padding out, and its length.
+    Padded,
+    /// In a record, as it is: no statement can call its type's function.
+    InRecord,
+    /// In a record, in its binary form: the type's function folds 64 bits into 32.
     Sent(&'static str),
     /// As its text; `text` of a padded type strips what its output function prints.
     PaddedText,
@@ -57,17 +71,48 @@ pub enum OfColumn {
     Text,
 }
 
+impl OfColumn {
+    /// The hash of a value with a seed, both as SQL. None for what enters as text, or in a record only.
+    #[must_use]
+    pub fn seeded(self, value: &str, seed: &str) -> Option<String> {
+        match self {
+            Self::Seeded { function, cast } => {
+                Some(format!("pg_catalog.{function}({value}{cast}, {seed})"))
+            }
+            Self::Folded => {
+                Some(format!("({value} # pg_catalog.hashint8extended({value}, {seed}))"))
+            }
+            Self::Padded => Some(format!(
+                "pg_catalog.hashbpcharextended({value} COLLATE \"C\", \
+                 ({seed}) # pg_catalog.octet_length({value}))"
+            )),
+            Self::InRecord | Self::Sent(_) | Self::PaddedText | Self::Printed | Self::Text => None,
+        }
+    }
+
+    /// What of a value, as SQL, enters a record. None for what enters as text.
+    #[must_use]
+    pub fn in_record(self, value: &str) -> Option<String> {
+        match self {
+            Self::Seeded { .. } | Self::InRecord => Some(value.to_owned()),
+            Self::Folded => Some(format!("pg_catalog.int8send({value})")),
+            Self::Sent(function) => Some(format!("pg_catalog.{function}({value})")),
+            Self::Padded | Self::PaddedText | Self::Printed | Self::Text => None,
+        }
+    }
+}
+
 /// The function that both servers can compute, and agree on.
 #[must_use]
 pub fn hashing(source: &ServerTraits, destination: &ServerTraits) -> Hashing {
     let recoded = source.encoding != destination.encoding;
     let of_row = match (source.major.min(destination.major), source.probe == destination.probe) {
         (_, false) => OfRow::Digest,
-        (14.., true) => OfRow::Record,
+        (14.., true) => OfRow::Seeded,
         (_, true) => OfRow::Text,
     };
     let same_major = source.major == destination.major;
-    Hashing { of_row, as_they_are: of_row == OfRow::Record && same_major && !recoded, recoded }
+    Hashing { of_row, as_they_are: of_row == OfRow::Seeded && same_major && !recoded, recoded }
 }
 
 /// How a column is hashed, as both sides have it: what is not of one type on both is printed on both.
@@ -85,20 +130,27 @@ pub(crate) fn is_alike(here: &ColumnView, there: &ColumnView) -> bool {
 #[must_use]
 pub fn of_column(column: &ColumnView, hashing: Hashing) -> OfColumn {
     let name = base_name(&column.type_name);
-    if is_padded(&name) {
-        return OfColumn::PaddedText;
-    }
+    let padded = is_padded(&name);
     if is_foreign(&name) {
         return OfColumn::Printed;
     }
     // A collation of its own may be one under which different texts are equal.
     if !hashing.as_they_are || column.collation.is_some() {
-        return OfColumn::Text;
+        return if padded { OfColumn::PaddedText } else { OfColumn::Text };
     }
+    let seeded = |function, cast| OfColumn::Seeded { function, cast };
     match name.as_str() {
-        "boolean" | "smallint" | "integer" | "oid" | "\"char\"" | "uuid" | "bytea" | "text"
-        | "character varying" | "name" | "date" => OfColumn::AsItIs,
-        "bigint" => OfColumn::Sent("int8send"),
+        "character" | "bpchar" => OfColumn::Padded,
+        "boolean" => seeded("hashint4extended", "::integer"),
+        "smallint" => seeded("hashint2extended", ""),
+        "integer" => seeded("hashint4extended", ""),
+        "oid" => seeded("hashoidextended", ""),
+        "\"char\"" => seeded("hashcharextended", ""),
+        "uuid" => seeded("uuid_hash_extended", ""),
+        "text" | "character varying" => seeded("hashtextextended", " COLLATE \"C\""),
+        "name" => seeded("hashnameextended", ""),
+        "bigint" => OfColumn::Folded,
+        "bytea" | "date" => OfColumn::InRecord,
         "time without time zone" => OfColumn::Sent("time_send"),
         "timestamp without time zone" => OfColumn::Sent("timestamp_send"),
         "timestamp with time zone" => OfColumn::Sent("timestamptz_send"),
@@ -175,20 +227,24 @@ mod tests {
     #[test]
     fn only_what_is_proven_is_hashed_as_it_is() {
         let same = hashing(&server(15, "UTF8", "a"), &server(15, "UTF8", "a"));
-        assert_eq!(same, Hashing { of_row: OfRow::Record, as_they_are: true, recoded: false });
+        assert_eq!(same, Hashing { of_row: OfRow::Seeded, as_they_are: true, recoded: false });
         for (type_name, wanted) in [
-            ("integer", OfColumn::AsItIs),
-            ("character varying(20)", OfColumn::AsItIs),
-            ("bigint", OfColumn::Sent("int8send")),
+            ("integer", OfColumn::Seeded { function: "hashint4extended", cast: "" }),
+            (
+                "character varying(20)",
+                OfColumn::Seeded { function: "hashtextextended", cast: " COLLATE \"C\"" },
+            ),
+            ("bigint", OfColumn::Folded),
+            ("date", OfColumn::InRecord),
             ("timestamp(3) without time zone", OfColumn::Sent("timestamp_send")),
-            ("character(5)", OfColumn::PaddedText),
+            ("character(5)", OfColumn::Padded),
             ("integer[]", OfColumn::Text),
             ("character varying(20)[]", OfColumn::Text),
             ("numeric(10,2)", OfColumn::Text),
             ("double precision", OfColumn::Text),
             ("interval", OfColumn::Text),
             ("jsonb", OfColumn::Text),
-            ("bpchar", OfColumn::PaddedText),
+            ("bpchar", OfColumn::Padded),
             ("public.citext", OfColumn::Printed),
             ("public.citext[]", OfColumn::Text),
             ("public.\"integer\"", OfColumn::Printed),
@@ -196,13 +252,14 @@ mod tests {
             assert_eq!(of_column(&column(type_name, None), same), wanted, "{type_name}");
         }
         assert_eq!(of_column(&column("text", Some("public.ci")), same), OfColumn::Text);
+        assert_eq!(of_column(&column("character(5)", Some("x")), same), OfColumn::PaddedText);
     }
 
     #[test]
     fn what_is_not_of_one_type_on_both_sides_is_printed_on_both() {
         let same = hashing(&server(15, "UTF8", "a"), &server(15, "UTF8", "a"));
         let of = |here, there| of_columns(&here, &there, same);
-        assert_eq!(of(column("date", None), column("date", None)), OfColumn::AsItIs);
+        assert_eq!(of(column("date", None), column("date", None)), OfColumn::InRecord);
         assert_eq!(of(column("date", None), column("text", None)), OfColumn::Printed);
         assert_eq!(of(column("text", None), column("text", Some("public.ci"))), OfColumn::Printed);
         assert_eq!(of(column("numeric(3)", None), column("numeric", None)), OfColumn::Text);
@@ -211,10 +268,10 @@ mod tests {
     #[test]
     fn servers_that_may_not_agree_go_by_text() {
         for (source, destination, of_row, recoded) in [
-            (server(15, "UTF8", "a"), server(17, "UTF8", "a"), OfRow::Record, false),
+            (server(15, "UTF8", "a"), server(17, "UTF8", "a"), OfRow::Seeded, false),
             (server(13, "UTF8", "a"), server(15, "UTF8", "a"), OfRow::Text, false),
             (server(15, "UTF8", "a"), server(15, "UTF8", "b"), OfRow::Digest, false),
-            (server(15, "LATIN1", "a"), server(15, "UTF8", "a"), OfRow::Record, true),
+            (server(15, "LATIN1", "a"), server(15, "UTF8", "a"), OfRow::Seeded, true),
         ] {
             let wanted = Hashing { of_row, as_they_are: false, recoded };
             let found = hashing(&source, &destination);

@@ -21,7 +21,7 @@ use super::node::prepared;
 use crate::cluster::PgCluster;
 use crate::node::LookError;
 use crate::roles::application_roles;
-use crate::statements::lift;
+use crate::statements::{FencedRole, lift};
 
 /// What earlier looks saw of the backends that were starting up, since one change of the record.
 /// Observation only: after a restart it begins anew, and more backends count than need to.
@@ -71,7 +71,7 @@ impl PgCluster {
         }
     }
 
-    async fn see_fence_with(
+    pub(super) async fn see_fence_with(
         &self,
         world: &mut World,
         side: Side,
@@ -86,6 +86,9 @@ impl PgCluster {
             let new: Vec<RoleName> =
                 roles.into_iter().filter(|role| !known.contains(role)).collect();
             self.add_sessions_of(&new, &client, &mut view).await?;
+            if self.locks_out() {
+                lock_out_unless_used_elsewhere(&of_both[side as usize], &new, &mut view);
+            }
             view.unfenced.extend(new);
             view.missing = missing;
             Ok(Some(view))
@@ -136,22 +139,7 @@ impl PgCluster {
             ..FenceView::default()
         };
         for row in &roles {
-            let role: (RoleName, Option<String>) =
-                (row.try_get("role")?, row.try_get("previous_setting")?);
-            if row.try_get("lifted")? {
-                if row.try_get("exists")? && row.try_get("read_only")? {
-                    view.still_read_only.push(role.0);
-                }
-                continue;
-            }
-            if !row.try_get::<_, bool>("read_only")? {
-                view.unfenced.push(role.0.clone());
-            }
-            // One that was dropped behind the fence has nothing to lift.
-            if row.try_get("exists")? {
-                view.lift_statements.push(lift(self.node(side).database(), &role) + ";");
-                view.fenced.push(role.0);
-            }
+            add_role(row, self.node(side).database(), &mut view)?;
         }
         for row in &sessions {
             add_session(row, since_us..=settled_us, &mut view)?;
@@ -175,11 +163,11 @@ impl PgCluster {
         Ok(())
     }
 
-    async fn roles_of_both(&self) -> Result<[Vec<ApplicationRole>; 2], LookError> {
+    pub(super) async fn roles_of_both(&self) -> Result<[Vec<ApplicationRole>; 2], LookError> {
         let ours = self.our_roles();
         let of = async |side: Side| {
             let client = self.node(side).client().await?;
-            Ok::<_, LookError>(application_roles(&client, &ours).await?)
+            Ok::<_, LookError>(application_roles(&client, &ours, self.locks_out()).await?)
         };
         let (source, destination) = tokio::try_join!(of(Side::Source), of(Side::Destination))?;
         Ok([source, destination])
@@ -207,6 +195,54 @@ impl PgCluster {
         missing.sort();
         (roles, missing)
     }
+}
+
+/// NOLOGIN is the whole server's: a role that another database uses is made read-only alone, here
+/// at the last, where preflight and verdict have said so before.
+fn lock_out_unless_used_elsewhere(
+    roles: &[ApplicationRole],
+    new: &[RoleName],
+    view: &mut FenceView,
+) {
+    for role in roles.iter().filter(|role| new.contains(&role.name)) {
+        if role.other_databases.is_empty() {
+            view.to_lock_out.push(role.name.clone());
+        } else {
+            view.used_elsewhere.push(format!(
+                "{} ({})",
+                role.name,
+                role.other_databases.join(", ")
+            ));
+        }
+    }
+}
+
+fn add_role(row: &Row, database: &str, view: &mut FenceView) -> Result<(), LookError> {
+    let role = FencedRole {
+        name: row.try_get("role")?,
+        previous_setting: row.try_get("previous_setting")?,
+        locked_out: row.try_get("locked_out")?,
+    };
+    // One that was dropped behind the fence has nothing to lift.
+    let (exists, read_only): (bool, bool) = (row.try_get("exists")?, row.try_get("read_only")?);
+    let may_log_in: bool = row.try_get("may_log_in")?;
+    if row.try_get("lifted")? {
+        if exists && read_only {
+            view.still_read_only.push(role.name.clone());
+        }
+        if exists && role.locked_out && !may_log_in {
+            view.still_locked_out.push(role.name);
+        }
+        return Ok(());
+    }
+    if !read_only || (role.locked_out && may_log_in) {
+        view.unfenced.push(role.name.clone());
+    }
+    if exists {
+        view.lift_statements.push(lift(database, &role) + ";");
+        view.fenced.push(role.name);
+    }
+    Ok(())
 }
 
 fn add_session(
@@ -243,8 +279,11 @@ fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
+/// By way of JSON, because a record that an older version made lacks the column.
 const FENCED_ROLES: &str = "\
-    SELECT f.role::text AS role, f.previous_setting, r.oid IS NOT NULL AS exists, f.lifted_at IS NOT NULL AS lifted, \
+    SELECT f.role::text AS role, f.previous_setting, \
+    coalesce((to_jsonb(f) ->> 'had_login')::boolean, false) AS locked_out, \
+    coalesce(r.rolcanlogin, false) AS may_log_in, r.oid IS NOT NULL AS exists, f.lifted_at IS NOT NULL AS lifted, \
     r.oid IS NULL OR EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s \
         WHERE s.setrole = r.oid \
         AND s.setdatabase = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) \

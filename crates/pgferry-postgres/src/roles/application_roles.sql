@@ -13,6 +13,8 @@
 --
 -- {membership} is MEMBER below PostgreSQL 16, and USAGE, SET from 16 on.
 -- $1 text[]: names of our own roles
+-- $2 text[]: names of roles that the fence has locked out, which may log in when it is lifted
+-- $3 boolean: whether to look for what the roles own and are granted in other databases
 WITH user_schema AS MATERIALIZED (
     SELECT n.oid, n.nspowner, n.nspacl
     FROM pg_catalog.pg_namespace AS n
@@ -95,6 +97,25 @@ session AS MATERIALIZED (
     FROM pg_catalog.pg_stat_activity
     WHERE datid IS NOT NULL AND usesysid IS NOT NULL AND backend_type = 'client backend'
     GROUP BY usesysid, datname
+),
+-- A role of this database alone is in none of these; CONNECT through PUBLIC is no use yet.
+elsewhere AS MATERIALIZED (
+    SELECT s.usesysid AS role, s.datname FROM session AS s
+    UNION
+    SELECT s.setrole, d.datname
+    FROM pg_catalog.pg_db_role_setting AS s
+    JOIN pg_catalog.pg_database AS d ON d.oid = s.setdatabase
+    WHERE s.setrole <> 0
+    UNION
+    SELECT s.refobjid, d.datname
+    FROM pg_catalog.pg_shdepend AS s
+    JOIN pg_catalog.pg_database AS d
+      ON d.oid = CASE WHEN s.dbid <> 0 THEN s.dbid
+                      WHEN s.classid = 'pg_catalog.pg_database'::regclass THEN s.objid END
+    WHERE $3
+      AND s.refclassid = 'pg_catalog.pg_authid'::regclass
+      AND s.dbid <> (SELECT oid FROM pg_catalog.pg_database
+                     WHERE datname = pg_catalog.current_database())
 )
 SELECT r.rolname::text AS name,
        pg_catalog.has_database_privilege(r.oid, pg_catalog.current_database(), 'CONNECT') AS may_connect,
@@ -120,13 +141,20 @@ SELECT r.rolname::text AS name,
        OR (me.rolcreaterole
            AND (pg_catalog.current_setting('server_version_num')::int < 160000
                 OR pg_catalog.pg_has_role(me.oid, r.oid, 'MEMBER WITH ADMIN OPTION'))) AS alterable,
+       -- What ALTER ROLE … NOLOGIN asks for.
+       me.rolsuper
+       OR (me.rolcreaterole
+           AND CASE WHEN pg_catalog.current_setting('server_version_num')::int < 160000
+                    THEN NOT r.rolreplication
+                    ELSE pg_catalog.pg_has_role(me.oid, r.oid, 'MEMBER WITH ADMIN OPTION')
+               END) AS login_alterable,
        coalesce((SELECT s.sessions FROM session AS s
                  WHERE s.usesysid = r.oid
                    AND s.datname = pg_catalog.current_database()), 0)::bigint AS sessions,
-       ARRAY(SELECT s.datname::text FROM session AS s
-             WHERE s.usesysid = r.oid AND s.datname <> pg_catalog.current_database()
+       ARRAY(SELECT e.datname::text FROM elsewhere AS e
+             WHERE e.role = r.oid AND e.datname <> pg_catalog.current_database()
              ORDER BY 1) AS other_databases
 FROM pg_catalog.pg_roles AS r
 CROSS JOIN (SELECT * FROM pg_catalog.pg_roles WHERE rolname = current_user) AS me
-WHERE r.rolcanlogin AND NOT r.rolsuper AND r.rolname <> ALL ($1::text[])
+WHERE (r.rolcanlogin OR r.rolname = ANY ($2::text[])) AND NOT r.rolsuper AND r.rolname <> ALL ($1::text[])
 ORDER BY r.rolname

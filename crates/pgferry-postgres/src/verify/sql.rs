@@ -5,10 +5,11 @@
 
 use pgferry_plan::scope::{ColumnView, TableView};
 use pgferry_plan::verify::hashing::{
-    Hashing, OfColumn, OfRow, base_name, cast_name, compared, is_foreign, is_padded, of_columns,
+    Hashing, OfRow, base_name, cast_name, compared, is_foreign, is_padded,
 };
 use pgferry_plan::verify::parts::{Identity, identity};
 
+use super::row_hash::{RowHash, padded, printed};
 use crate::quote::{ident, literal, table};
 
 /// What a session has set on top of every session's settings: text of money depends on one more, a
@@ -48,8 +49,7 @@ pub(super) type Place = (i64, Vec<String>);
 pub(super) struct TableSql {
     /// The table, quoted.
     pub(super) table: String,
-    hashing: Hashing,
-    columns: Vec<(String, OfColumn)>,
+    rows: RowHash,
     /// What a row is written with: everything that is not computed.
     written: Vec<ColumnView>,
     /// How its rows are told from each other.
@@ -58,21 +58,19 @@ pub(super) struct TableSql {
 
 impl TableSql {
     pub(super) fn new(here: &TableView, there: &TableView, hashing: Hashing) -> Self {
-        let columns = compared(&here.columns, &there.columns)
-            .map(|(column, other)| (column.name.clone(), of_columns(column, other, hashing)))
-            .collect();
         let written = compared(&here.columns, &there.columns)
             .map(|(column, _)| column)
             .filter(|column| column.generated.is_none())
             .cloned()
             .collect();
         let identity = identity(here, there);
-        Self { table: table(&here.name), hashing, columns, written, identity }
+        let rows = RowHash::new(here, there, hashing);
+        Self { table: table(&here.name), rows, written, identity }
     }
 
     /// The names of the columns that are compared.
     pub(super) fn column_names(&self) -> impl Iterator<Item = &String> {
-        self.columns.iter().map(|(name, _)| name)
+        self.rows.column_names()
     }
 
     /// Count and digests of a range.
@@ -92,8 +90,8 @@ impl TableSql {
     }
 
     fn aggregates(&self) -> &'static str {
-        match self.hashing.of_row {
-            OfRow::Record => {
+        match self.rows.hashing.of_row {
+            OfRow::Seeded => {
                 "count(*), coalesce(sum(h # (h >> 33)), 0)::text, coalesce(bit_xor(h), 0)::text"
             }
             OfRow::Text | OfRow::Digest => {
@@ -104,14 +102,14 @@ impl TableSql {
 
     /// The rows' hashes. OFFSET keeps the server from computing them once for each aggregate.
     fn hashed(&self, bounds: &Bounds, more: Option<&str>) -> String {
-        let second = match self.hashing.of_row {
-            OfRow::Record => String::new(),
-            OfRow::Text | OfRow::Digest => format!(", {} AS g", self.row_hash(1)),
+        let second = match self.rows.hashing.of_row {
+            OfRow::Seeded => String::new(),
+            OfRow::Text | OfRow::Digest => format!(", {} AS g", self.rows.hash(1)),
         };
         let more = more.map(|more| format!(", {more}")).unwrap_or_default();
         format!(
             "(SELECT {} AS h{second}{more} FROM ONLY {} AS t{} OFFSET 0) AS s",
-            self.row_hash(0),
+            self.rows.hash(0),
             self.table,
             self.within(bounds)
         )
@@ -138,7 +136,7 @@ impl TableSql {
                  t.xmin::text AS version, {} AS place FROM ONLY {} AS t{}) AS s \
                  WHERE (place & {mask}) = ANY ({wanted}){after} ORDER BY place, key COLLATE \"C\"",
                 self.key(),
-                self.row_hash(0),
+                self.rows.hash(0),
                 self.place(),
                 self.table,
                 self.within(bounds)
@@ -158,7 +156,7 @@ impl TableSql {
                 format!(
                     "SELECT {} AS key, {} AS content, t.xmin::text AS version FROM {}",
                     self.key(),
-                    self.row_hash(0),
+                    self.rows.hash(0),
                     self.wanted_rows()
                 )
             }
@@ -171,25 +169,12 @@ impl TableSql {
 
     /// The hash of each column of rows by their keys, and, where a person asked for them, the values.
     pub(super) fn details(&self, values: bool) -> String {
-        let hashes: Vec<String> = self
-            .columns
-            .iter()
-            .map(|(name, how)| self.text_hash(&self.as_text(name, *how), 0))
-            .collect();
+        let hashes = self.rows.hash_of_each();
         let texts: Vec<String> = self
-            .columns
-            .iter()
+            .rows
+            .texts()
             .filter(|_| values)
-            .map(|(name, how)| {
-                let text = match how {
-                    OfColumn::PaddedText => padded(name),
-                    OfColumn::Printed => printed(name),
-                    OfColumn::AsItIs | OfColumn::Sent(_) | OfColumn::Text => {
-                        format!("t.{}::text", ident(name))
-                    }
-                };
-                format!("left({text}, {LONGEST_VALUE})")
-            })
+            .map(|text| format!("left({text}, {LONGEST_VALUE})"))
             .collect();
         format!(
             "SELECT {} AS key, ARRAY[{}]::bigint[] AS hashes, ARRAY[{}]::text[] AS texts FROM {}",
@@ -331,8 +316,8 @@ impl TableSql {
     /// A number by which rows are dealt into buckets.
     fn place(&self) -> String {
         match &self.identity {
-            Identity::Key { .. } => self.text_hash(&format!("{}::text", self.key()), 0),
-            Identity::Content => self.row_hash(0),
+            Identity::Key { .. } => self.rows.text_hash(&format!("{}::text", self.key()), 0),
+            Identity::Content => self.rows.hash(0),
         }
     }
 
@@ -343,7 +328,7 @@ impl TableSql {
              concat_ws(' ', min(x), max(x), sum(x)) AS version, h AS place \
              FROM (SELECT {} AS h, t.xmin::text::bigint AS x FROM ONLY {} AS t OFFSET 0) AS s \
              WHERE {condition} GROUP BY h",
-            self.row_hash(0),
+            self.rows.hash(0),
             self.table
         )
     }
@@ -380,69 +365,6 @@ impl TableSql {
         }
         (format!("unnest({}) AS s ({})", arrays.join(", "), names.join(", ")), equal)
     }
-
-    fn row_hash(&self, seed: u8) -> String {
-        let columns: Vec<String> = self
-            .columns
-            .iter()
-            .map(|(name, how)| match how {
-                OfColumn::AsItIs => format!("t.{}", ident(name)),
-                OfColumn::Sent(function) => format!("pg_catalog.{function}(t.{})", ident(name)),
-                OfColumn::PaddedText | OfColumn::Printed | OfColumn::Text => {
-                    self.as_text(name, *how)
-                }
-            })
-            .collect();
-        let row = format!("ROW({})", columns.join(", "));
-        match self.hashing.of_row {
-            OfRow::Record => format!("pg_catalog.hash_record_extended({row}, {seed})"),
-            OfRow::Text | OfRow::Digest => self.text_hash(&format!("{row}::text"), seed),
-        }
-    }
-
-    fn as_text(&self, name: &str, how: OfColumn) -> String {
-        let own = ident(name);
-        let text = match how {
-            OfColumn::PaddedText => format!("({} COLLATE \"C\")", padded(name)),
-            // Of one column, so that NULL and what prints as nothing are told apart.
-            OfColumn::Printed => format!("(ROW(t.{own})::text COLLATE \"C\")"),
-            OfColumn::AsItIs | OfColumn::Sent(_) | OfColumn::Text => {
-                format!("(t.{own}::text COLLATE \"C\")")
-            }
-        };
-        if self.hashing.recoded {
-            format!("pg_catalog.encode(pg_catalog.convert_to({text}, 'UTF8'), 'hex')")
-        } else {
-            text
-        }
-    }
-
-    fn text_hash(&self, text: &str, seed: u8) -> String {
-        match self.hashing.of_row {
-            OfRow::Digest => {
-                let from = 1 + 16 * u32::from(seed.min(1));
-                format!("('x' || substr(pg_catalog.md5({text}), {from}, 16))::bit(64)::bigint")
-            }
-            OfRow::Record | OfRow::Text if self.hashing.recoded => format!(
-                "pg_catalog.hashtextextended(pg_catalog.encode(pg_catalog.convert_to({text}, 'UTF8'), \
-                 'hex'), {seed})"
-            ),
-            OfRow::Record | OfRow::Text => {
-                format!("pg_catalog.hashtextextended(({text}) COLLATE \"C\", {seed})")
-            }
-        }
-    }
-}
-
-/// The text of a padded column with its blanks.
-fn padded(name: &str) -> String {
-    format!("pg_catalog.textin(pg_catalog.bpcharout(t.{}))", ident(name))
-}
-
-/// What a column's output function prints. A composite whose fields are all NULL is itself none.
-fn printed(name: &str) -> String {
-    let own = ident(name);
-    format!("CASE WHEN pg_catalog.num_nulls(t.{own}) = 0 THEN pg_catalog.concat(t.{own}) END")
 }
 
 /// Enough blocks that ranges are about equal, few enough that the sample costs nothing.
@@ -463,7 +385,7 @@ mod tests {
 
     use super::*;
 
-    const RECORD: Hashing = Hashing { of_row: OfRow::Record, as_they_are: true, recoded: false };
+    const SEEDED: Hashing = Hashing { of_row: OfRow::Seeded, as_they_are: true, recoded: false };
 
     fn view(columns: &[(&str, &str)], key: &[&str]) -> TableView {
         let columns = columns.iter().enumerate().map(|(at, (name, type_name))| ColumnView {
@@ -505,7 +427,7 @@ mod tests {
 
     #[test]
     fn a_range_is_bounded_by_quoted_keys_of_their_type() {
-        let table = sql(&[("a\"b", "integer"), ("c", "uuid")], &["a\"b", "c"], RECORD);
+        let table = sql(&[("a\"b", "integer"), ("c", "uuid")], &["a\"b", "c"], SEEDED);
         let bounds = Bounds {
             from: Some(vec!["1".to_owned(), "it's".to_owned()]),
             to: Some(vec!["2".to_owned(), "x".to_owned()]),
@@ -524,12 +446,12 @@ mod tests {
 
     #[test]
     fn rows_without_a_key_are_counted_by_what_they_hold() {
-        let table = sql(&[("a", "integer"), ("b", "numeric(5,2)")], &[], RECORD);
+        let table = sql(&[("a", "integer"), ("b", "numeric(5,2)")], &[], SEEDED);
         let list = table.list(&Bounds::default(), 4, &[1, 3], Some(&(7, vec!["7".to_owned()])));
         assert!(list.contains("GROUP BY h") && list.contains("(h & 3) = ANY ('{1,3}'"), "{list}");
         assert!(list.contains("place > 7 OR (place = 7"), "{list}");
         assert!(
-            list.contains("hash_record_extended(ROW(t.\"a\", (t.\"b\"::text COLLATE \"C\")), 0)"),
+            list.contains("hashtextextended((t.\"b\"::text COLLATE \"C\"), pg_catalog.hashint4"),
             "{list}"
         );
     }
@@ -538,7 +460,7 @@ mod tests {
     fn older_servers_hash_the_text_of_the_row_twice() {
         let text = Hashing { of_row: OfRow::Text, as_they_are: false, recoded: false };
         let digest = sql(&[("a", "integer")], &["a"], text).digest(&Bounds::default());
-        assert!(!digest.contains("bit_xor") && !digest.contains("hash_record"), "{digest}");
+        assert!(!digest.contains("bit_xor") && !digest.contains("hashint4"), "{digest}");
         assert!(digest.contains(", 0) AS h,") && digest.contains(", 1) AS g"), "{digest}");
     }
 }

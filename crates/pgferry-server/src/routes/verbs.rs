@@ -70,6 +70,9 @@ async fn hand_over(
         TrySendError::Full(_) => ApiError::Busy,
         TrySendError::Closed(_) => ApiError::LoopEnded,
     })?;
+    if !dry_run {
+        tracing::info!(migration = %handle.name, %verb, "asked for");
+    }
     match tokio::time::timeout(ANSWER_DEADLINE, answer).await {
         Ok(Ok(answer)) => answer.map_err(ApiError::Refused),
         Ok(Err(_dropped)) => Err(ApiError::LoopEnded),

@@ -197,14 +197,17 @@ fn tenths(ms: f64) -> f64 {
     (ms * 10.0).round() / 10.0
 }
 
-/// An operation in the API's words. Finish and abandon also say what stays, on purpose or not.
+/// An operation in the API's words. Finish and abandon also say what stays, on purpose or not, and a
+/// forced switchover what it could not lead over.
 pub(super) fn operation_view(
     name: &MigrationName,
     operation: &Operation,
     facts: &Facts,
 ) -> api::Operation {
     use pgferry_plan::Verb;
-    let ends = matches!(operation.verb, Verb::Finish | Verb::Abandon);
+    let forced = facts.lost.is_some()
+        && facts.last_switchover.as_ref().is_some_and(|last| last.operation == operation.id);
+    let leaves = forced || matches!(operation.verb, Verb::Finish | Verb::Abandon);
     api::Operation {
         id: operation.id,
         migration: name.clone(),
@@ -216,7 +219,7 @@ pub(super) fn operation_view(
             api::Problem::new(409, &problem.code, &problem.message, &problem.hint)
                 .with_blockers(operation.blockers.clone())
         }),
-        remains: if ends { facts.leftovers.iter().map(remains).collect() } else { Vec::new() },
+        remains: if leaves { facts.leftovers.iter().map(remains).collect() } else { Vec::new() },
     }
 }
 

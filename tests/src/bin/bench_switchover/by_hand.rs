@@ -34,7 +34,7 @@ pub(crate) fn read_only_role(stage: &mut Stage, arguments: &Arguments) -> Measur
             arrived(&from);
             sequences(&from, &to);
             open(&to);
-            milliseconds(began)
+            (milliseconds(began), Vec::new())
         }));
     }
     stage.conclude(switched)
@@ -56,7 +56,7 @@ pub(crate) fn native(stage: &mut Stage, arguments: &Arguments) -> Measured {
             to.run("CREATE PUBLICATION moved FOR ALL TABLES");
             from.run(&subscribe(&stage.pair, stage.active.other(), false));
             open(&to);
-            milliseconds(began)
+            (milliseconds(began), Vec::new())
         }));
     }
     stage.conclude(switched)

@@ -29,12 +29,15 @@ pub(crate) fn measure(stage: &mut Stage, arguments: &Arguments) -> Measured {
     stage.conclude(switched)
 }
 
-fn cut(stage: &mut Stage, kind: Kind) -> f64 {
+fn cut(stage: &mut Stage, kind: Kind) -> (f64, Vec<(String, f64)>) {
     let Some(daemon) = &stage.daemon else { panic!("pgferry's way needs its daemon") };
     let output = daemon.command(&[kind.as_str(), MIGRATION]);
     assert_eq!(output.code, Some(0), "{output:?}");
     let report = &daemon.migration()["last_switchover"];
-    report["write_stall_ms"].as_f64().unwrap_or_else(|| panic!("no stall in {report}"))
+    let steps = report["steps"].as_array().into_iter().flatten();
+    let steps = steps.filter_map(|s| Some((s["step"].as_str()?.to_owned(), s["ms"].as_f64()?)));
+    let stall = report["write_stall_ms"].as_f64();
+    (stall.unwrap_or_else(|| panic!("no stall in {report}")), steps.collect())
 }
 
 fn wait_for_go(stage: &Stage) {

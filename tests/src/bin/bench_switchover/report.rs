@@ -59,6 +59,17 @@ impl Report {
                 if measured.broken.is_empty() { "yes" } else { "NO" },
             );
         }
+        let _ = writeln!(
+            out,
+            "\n| way | aim/s | step | p50 | p90 | max ms |\n|---|---|---|---|---|---|"
+        );
+        for (way, rate, measured) in &self.rows {
+            for (step, took) in by_step(measured) {
+                let [p50, p90, max] = [50, 90, 100].map(|percent| at(&took, percent));
+                let _ =
+                    writeln!(out, "| {way} | {rate} | {step} | {p50:.1} | {p90:.1} | {max:.1} |");
+            }
+        }
         for (way, rate, measured) in &self.rows {
             for what in &measured.broken {
                 let _ = writeln!(out, "\n{way} at {rate}: {what}");
@@ -66,6 +77,18 @@ impl Report {
         }
         out
     }
+}
+
+/// What each step took, in the order of the steps.
+fn by_step(measured: &Measured) -> Vec<(&str, Vec<f64>)> {
+    let mut steps: Vec<(&str, Vec<f64>)> = Vec::new();
+    for (step, ms) in measured.switched.iter().flat_map(|switched| &switched.steps) {
+        match steps.iter_mut().find(|(name, _)| name == step) {
+            Some((_, took)) => took.push(*ms),
+            None => steps.push((step, vec![*ms])),
+        }
+    }
+    steps.into_iter().map(|(step, took)| (step, sorted(took.into_iter()))).collect()
 }
 
 fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {

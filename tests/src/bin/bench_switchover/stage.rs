@@ -38,12 +38,14 @@ pub(crate) struct Stage {
 }
 
 /// One switchover.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Switched {
     /// For how long writes were held, as who did it measured it, in milliseconds.
     pub(crate) stall_ms: f64,
     /// The longest time between two answers of one client around it, in milliseconds.
     pub(crate) gap_ms: f64,
+    /// What each step of it took, in milliseconds, where who did it tells.
+    pub(crate) steps: Vec<(String, f64)>,
 }
 
 /// What a way came to.
@@ -104,15 +106,19 @@ impl Stage {
         self.pair.cluster(side)
     }
 
-    /// Carries one switchover out under the clients' eyes; `act` returns the stall in milliseconds.
-    pub(crate) fn switch(&mut self, act: impl FnOnce(&mut Self) -> f64) -> Switched {
+    /// Carries one switchover out under the clients' eyes; `act` returns the stall in milliseconds and
+    /// its steps.
+    pub(crate) fn switch(
+        &mut self,
+        act: impl FnOnce(&mut Self) -> (f64, Vec<(String, f64)>),
+    ) -> Switched {
         self.ledger.wait_for_writes(WRITE_ON, SETTLE_DEADLINE);
         let from = Instant::now();
-        let stall_ms = act(self);
+        let (stall_ms, steps) = act(self);
         self.active = self.active.other();
         self.ledger.wait_for_writes(WRITE_ON, SETTLE_DEADLINE);
         let gap = self.ledger.worst_gap(from, Instant::now());
-        Switched { stall_ms, gap_ms: gap.as_secs_f64() * 1000.0 }
+        Switched { stall_ms, gap_ms: gap.as_secs_f64() * 1000.0, steps }
     }
 
     /// Ends the clients and compares what they were promised with what there is.

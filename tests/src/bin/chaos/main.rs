@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use pgferry_plan::Side;
-use pgferry_tests::chaos::{Case, Dice, JournalIn, Outcome, Schedule, World, WorldOptions};
+use pgferry_tests::chaos::{Case, Dice, Fault, JournalIn, Outcome, Schedule, World, WorldOptions};
 use pgferry_tests::{Profile, expect};
 
 mod arguments;
@@ -59,6 +59,13 @@ fn main() -> ExitCode {
     }
 }
 
+/// What a world has to be made of for a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Surroundings {
+    journal: JournalIn,
+    pgbouncer: bool,
+}
+
 /// One thing to try, with its place in the table.
 #[derive(Clone, Copy, Debug)]
 struct Work {
@@ -101,18 +108,18 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     fn run(&self, queue: &Mutex<Vec<Work>>) {
-        let mut world: Option<(World, JournalIn, usize)> = None;
+        let mut world: Option<(World, Surroundings, usize)> = None;
         while !expect::interrupted() {
-            let here = world.as_ref().map(|(world, journal, _)| (world.rest_or_none(), *journal));
+            let here = world.as_ref().map(|(world, around, _)| (world.rest_or_none(), *around));
             let Some(work) = self.take(queue, here) else { break };
-            let journal = self.journal_for(&work);
+            let around = self.surroundings_for(&work);
             if world
                 .as_ref()
-                .is_some_and(|(_, at, tried)| *at != journal || *tried >= self.arguments.per_world)
+                .is_some_and(|(_, at, tried)| *at != around || *tried >= self.arguments.per_world)
             {
                 self.retire(world.take());
             }
-            let ended = self.attempt(&mut world, &work, journal);
+            let ended = self.attempt(&mut world, &work, around);
             self.tell(&work, ended);
         }
         self.retire(world.take());
@@ -122,37 +129,45 @@ impl Worker<'_> {
     fn take(
         &self,
         queue: &Mutex<Vec<Work>>,
-        here: Option<(Option<Side>, JournalIn)>,
+        here: Option<(Option<Side>, Surroundings)>,
     ) -> Option<Work> {
         let mut queue = lock(queue);
         let fits = |work: &Work| {
-            let (Some((side, journal)), What::Case(case)) = (here, work.what) else { return true };
-            journal == self.journal_for(work) && side.is_none_or(|side| case.kind.from() == side)
+            let (Some((side, around)), What::Case(case)) = (here, work.what) else { return true };
+            around == self.surroundings_for(work)
+                && side.is_none_or(|side| case.kind.from() == side)
         };
         let index = queue.iter().position(fits).unwrap_or(0);
         (!queue.is_empty()).then(|| queue.remove(index))
     }
 
-    fn journal_for(&self, work: &Work) -> JournalIn {
+    fn surroundings_for(&self, work: &Work) -> Surroundings {
+        let fault = match work.what {
+            What::Case(case) => Some(case.fault),
+            What::Schedule(number) => Some(self.schedule(number).case.fault),
+            What::RoundTrips(_) => None,
+        };
+        // One world for every schedule that needs no PgBouncer.
         let third = self.arguments.third_place
-            || match work.what {
-                What::Case(case) => case.fault.needs_third_place(),
-                // Every fault may come up.
-                What::Schedule(_) => true,
-                What::RoundTrips(_) => false,
-            };
-        if third { JournalIn::ThirdPlace } else { JournalIn::Destination }
+            || matches!(work.what, What::Schedule(_))
+            || fault.is_some_and(Fault::needs_third_place);
+        Surroundings {
+            journal: if third { JournalIn::ThirdPlace } else { JournalIn::Destination },
+            pgbouncer: fault.is_some_and(Fault::needs_pgbouncer),
+        }
     }
 
     fn attempt(
         &self,
-        slot: &mut Option<(World, JournalIn, usize)>,
+        slot: &mut Option<(World, Surroundings, usize)>,
         work: &Work,
-        journal: JournalIn,
+        around: Surroundings,
     ) -> Ended {
         let tried = catch_unwind(AssertUnwindSafe(|| {
             let (world, _, tried) = slot.get_or_insert_with(|| {
-                (World::new(WorldOptions { journal, ..WorldOptions::default() }), journal, 0)
+                let Surroundings { journal, pgbouncer } = around;
+                let options = WorldOptions { journal, pgbouncer, ..WorldOptions::default() };
+                (World::new(options), around, 0)
             });
             *tried += 1;
             self.try_in(world, work)
@@ -235,7 +250,7 @@ impl Worker<'_> {
         eprintln!("again: make chaos ARGS=\"{again}\"");
     }
 
-    fn retire(&self, world: Option<(World, JournalIn, usize)>) {
+    fn retire(&self, world: Option<(World, Surroundings, usize)>) {
         if let Some((world, _, _)) = world {
             lock(&self.tried.took_over).extend(world.took_over.iter().copied());
         }

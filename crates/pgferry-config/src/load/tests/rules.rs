@@ -288,9 +288,8 @@ fn sizes_have_units_and_limits() {
 #[test]
 fn what_is_not_built_yet_is_refused_by_name() {
     check_added(
-        "[migrations.orders.fence]\nmethod = 'no_login'\n[server]\ninsecure = true\ntls = { cert_file = 'x' }\n[[server.tokens]]\nname = 'ops'",
+        "[server]\ninsecure = true\ntls = { cert_file = 'x' }\n[[server.tokens]]\nname = 'ops'",
         &[
-            "migrations.orders.fence.method: not built yet (use \"read_only\")",
             "server.insecure: not built yet",
             "server.tls: not built yet",
             "server.tokens: not built yet",
@@ -298,6 +297,23 @@ fn what_is_not_built_yet_is_refused_by_name() {
     );
     check_added(
         "[migrations.orders.cutover]\nrequire_verification = false\n[server]\ninsecure = false",
+        &[],
+    );
+}
+
+#[test]
+fn clients_that_know_both_hosts_are_never_locked_out() {
+    let refused = "migrations.orders.fence.method: \"no_login\" goes with no traffic method \"multi_host\": a client does not go on to the next host when its login is refused (use \"read_only\", or set traffic.method to \"pgbouncer\", \"command\" or \"webhook\")";
+    let no_login = "[migrations.orders.fence]\nmethod = 'no_login'\n";
+    check_added(no_login, &[refused]);
+    check_added(
+        &format!("{no_login}[migrations.orders.traffic]\nmethod = 'multi_host'"),
+        &[refused],
+    );
+    check_added(
+        &format!(
+            "{no_login}[migrations.orders.traffic]\nmethod = 'command'\nafter_line = ['/bin/sh']"
+        ),
         &[],
     );
 }

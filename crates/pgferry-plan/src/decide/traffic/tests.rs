@@ -158,7 +158,11 @@ fn the_stall_begins_at_the_pause_and_ends_at_the_resume() {
     assert_eq!(blocker.code, "stall_budget_used_up");
 
     complete(&mut facts, later(10), Evidence::Held { from: later(3) });
-    intend(&mut facts, later(11), &Action::Fence { side: FROM, revision: 1, roles: Vec::new() });
+    intend(
+        &mut facts,
+        later(11),
+        &Action::Fence { side: FROM, revision: 1, roles: Vec::new(), lock_out: Vec::new() },
+    );
     complete(&mut facts, later(20), Evidence::Held { from: later(12) });
     while facts.step() != Some(Step::ResumeTraffic) {
         complete(&mut facts, later(30), Evidence::Opened { at: later(30) });
@@ -285,4 +289,49 @@ fn at_rest_a_pooler_that_holds_or_leads_astray_is_put_right_and_stands_against_a
     assert_eq!(blockers, []);
     traffic_blockers(FROM, &World::default(), &mut blockers);
     assert_eq!(blockers[0].code, "not_seen");
+}
+
+#[test]
+fn a_forced_switchover_leads_over_whom_it_can_and_names_the_rest() {
+    let facts = at(Step::LeadTraffic);
+    let with = |poolers| {
+        let traffic = Seen::Present(TrafficView::Poolers(poolers));
+        decide(&facts, &World { now: now(), traffic, ..World::default() }, &policy())
+    };
+    let act = Decision::Act(Action::ResumeTraffic { side: TO });
+    assert_eq!(with(vec![away(), pooler(FROM, false, 1)]), act);
+    assert_eq!(with(vec![pooler(TO, false, 1)]), done());
+    let Decision::Done(Evidence::Leftovers { left }) = with(vec![away(), pooler(TO, false, 1)])
+    else {
+        panic!("nothing waits for what is lost");
+    };
+    assert_eq!(left[0].code, "pgbouncer_unreachable");
+    assert!(matches!(
+        decide(&facts, &World { now: now(), ..World::default() }, &policy()),
+        Decision::Wait(_)
+    ));
+}
+
+#[test]
+fn a_hook_is_told_of_a_forced_switchover_until_it_succeeds() {
+    let facts = at(Step::LeadTraffic);
+    let with = |after_line| {
+        let hooks =
+            HooksView { before_line: HookState::NotRun, after_line, aborted: HookState::NotRun };
+        let traffic = Seen::Present(TrafficView::Hooks(Box::new(hooks)));
+        decide(&facts, &World { now: now(), traffic, ..World::default() }, &policy())
+    };
+    assert_eq!(with(HookState::NotRun), Decision::Act(Action::ResumeTraffic { side: TO }));
+    let retry_at = now() + SignedDuration::from_secs(1);
+    let blocker = Blocker::new("hook_failed", "", "");
+    assert!(matches!(with(HookState::Failed { blocker, retry_at }), Decision::Blocked(_)));
+    assert_eq!(with(HookState::Succeeded), done());
+}
+
+#[test]
+fn a_journal_of_before_forced_switchovers_led_the_traffic_is_read() {
+    let mut facts = at(Step::LeadTraffic);
+    let event = Event::Completed { step: Step::DropStreams, evidence: Evidence::Nothing };
+    write(&mut facts, now(), event);
+    assert_eq!((facts.step(), facts.active), (None, TO));
 }

@@ -28,6 +28,7 @@ pub(super) fn policy() -> PreflightPolicy {
         existing_schema: false,
         native_copy: false,
         fence_roles: None,
+        locks_out: false,
         fence_exclusions: Vec::new(),
         max_retained_wal: None,
         progress: Progress::default(),
@@ -152,6 +153,7 @@ pub(super) fn application_role(name: &str) -> ApplicationRole {
         read_only_here: None,
         read_only_everywhere: None,
         alterable: true,
+        login_alterable: true,
         sessions: 0,
         other_databases: Vec::new(),
     }
