@@ -99,6 +99,11 @@ fn rows_that_pglogical_lost_in_silence_are_found_and_named() {
         condition.contains("public.items (20000 on the source, 1 on the destination)"),
         "{condition}"
     );
+    // Whoever asks for the cutover all the same is told the table.
+    let refused = daemon.order("cutover");
+    assert_eq!((refused.status, &refused.body["code"]), (409, &"not_ready".into()));
+    let told = refused.body["blockers"].to_string();
+    assert!(told.contains("rows_missing") && told.contains("public.items (20000"), "{told}");
     let status = "SELECT sync_status FROM pglogical.local_sync_status WHERE sync_relname IS NULL";
     assert_eq!(pair.admin(Side::Destination).value(status).as_deref(), Some("r"), "not silent");
     daemon.succeed("abandon");

@@ -4,6 +4,7 @@
 //! engine whose journal failed is thrown away; the next one begins with a take-over and a load.
 
 mod foretold;
+mod repairing;
 mod verifying;
 
 use std::collections::VecDeque;
@@ -166,6 +167,7 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
         self.world = self.look().await;
         self.remember_unconfirmed();
         self.keep_up().await?;
+        self.keep_repairing().await?;
         if self.keep_verifying().await? || self.verify_in_background().await? {
             return Ok(Turn::Progressed);
         }
@@ -283,7 +285,7 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
         let operation = Uuid::now_v7();
         let admitted = admit(&self.facts, &self.world, &self.policy, order, operation);
         match admitted {
-            Err(refusal) => Ok(Err(refusal)),
+            Err(refusal) => Ok(Err(self.with_condition(refusal))),
             Ok(events) => {
                 for event in events {
                     self.note(self.facts.epoch, event)?;
@@ -294,6 +296,15 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
                 Ok(Ok(operation))
             }
         }
+    }
+
+    /// A switchover that comes too early is refused with what keeps the migration from being ready, too.
+    fn with_condition(&self, mut refusal: Refusal) -> Refusal {
+        let blocked = self.condition.iter().filter(|c| c.kind == ConditionKind::Blocked);
+        if refusal.reason.code == "not_ready" {
+            refusal.blockers.extend(blocked.flat_map(|condition| condition.all.clone()));
+        }
+        refusal
     }
 
     /// Looks afresh and tells everything that stands against a switchover.

@@ -7,7 +7,7 @@
 use pgferry_plan::Step;
 
 /// The environment variable: the path of a file that says where and how, such as
-/// `before_effect:yield die` or `after_effect:drain hold`.
+/// `before_effect:yield die` or `after_effect:drain hold`; without a step `before_repair die`.
 ///
 /// A file and no value, so that a running process can be told. Whoever gets to the place renames
 /// the file to `….reached`, and so does it once. To hold is to wait until that file is gone; the
@@ -17,16 +17,18 @@ pub const VARIABLE: &str = "PGFERRY_FAILPOINT_FILE";
 /// Dies like `kill -9` would, or holds, when the file names this place.
 #[cfg(feature = "failpoints")]
 pub async fn reach(place: &str, step: Option<Step>) {
-    let (Some(step), Some(file)) = (step, std::env::var_os(VARIABLE)) else { return };
+    let Some(file) = std::env::var_os(VARIABLE) else { return };
+    // Beside a migration at rest there is no step.
+    let here = step.map_or(place.to_owned(), |step| format!("{place}:{step}"));
     let Ok(wanted) = std::fs::read_to_string(&file) else { return };
     let Some((wanted, what)) = wanted.trim().split_once(' ') else { return };
     let mut reached = file.clone();
     reached.push(".reached");
     // Of two daemons at the same place one gets the file.
-    if wanted != format!("{place}:{step}") || std::fs::rename(&file, &reached).is_err() {
+    if wanted != here || std::fs::rename(&file, &reached).is_err() {
         return;
     }
-    tracing::error!(place, %step, what, "failpoint reached");
+    tracing::error!(here, what, "failpoint reached");
     if what == "die" {
         std::process::abort();
     }

@@ -130,6 +130,13 @@ pub enum Action {
         /// The side whose rows count as right.
         active: Side,
     },
+    /// Let the comparison copy these rows again, and forget of those what is written down.
+    Repair {
+        /// Intended in the journal.
+        begin: Vec<Uuid>,
+        /// Ended, and that is in the journal.
+        told: Vec<Uuid>,
+    },
     /// Give up the comparison that runs.
     StopVerification,
     /// Start a round in the background, or go on with it.
@@ -300,6 +307,7 @@ impl Action {
             Action::EndSessions { .. }
             | Action::EndReader { .. }
             | Action::WakeSubscription { .. }
+            | Action::Repair { .. }
             | Action::StopVerification
             | Action::VerifyInBackground { .. }
             | Action::GiveUpBackground => return None,

@@ -54,8 +54,19 @@ pub struct Facts {
     pub last_switchover: Option<SwitchoverReport>,
     /// The last comparison of rows that came to a result.
     pub verification: Option<Verified>,
+    /// The repair that runs with a verification.
+    pub repair: Option<Repairing>,
     /// What the end had to leave.
     pub leftovers: Vec<Blocker>,
+}
+
+/// A verification that also copies rows again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repairing {
+    /// Its operation.
+    pub operation: Uuid,
+    /// What is intended and not known to have ended.
+    pub open: Vec<Uuid>,
 }
 
 /// What goes on.
@@ -197,6 +208,7 @@ impl Default for Facts {
             slots: [None, None],
             last_switchover: None,
             verification: None,
+            repair: None,
             leftovers: Vec::new(),
         }
     }
@@ -383,6 +395,9 @@ fn event_name(event: &Event) -> &'static str {
         Event::Unwinding { .. } => "unwinding",
         Event::Undone { .. } => "undone",
         Event::LineCrossed => "line_crossed",
+        Event::RepairRequested { .. } => "repair_requested",
+        Event::RepairIntended { .. } => "repair_intended",
+        Event::Repaired { .. } => "repaired",
         Event::Verified { .. } => "verified",
         Event::OperationEnded { .. } => "operation_ended",
     }

@@ -156,6 +156,37 @@ pub enum Event {
     },
     /// A switchover that was being taken back was seen to have crossed the line: it goes on.
     LineCrossed,
+    /// The verification that was just asked for also copies rows again that differ.
+    RepairRequested {
+        /// The verification's operation.
+        operation: Uuid,
+    },
+    /// Rows of a table are proven to differ, and are about to be copied again from the active side.
+    RepairIntended {
+        /// The verification's operation.
+        operation: Uuid,
+        /// These rows, in what follows.
+        repair: Uuid,
+        /// Their table.
+        table: String,
+        /// How many there are.
+        rows: u64,
+    },
+    /// How that ended. It is missing where the process died meanwhile: what became of those rows the
+    /// verification finds out when it goes on.
+    Repaired {
+        /// The verification's operation.
+        operation: Uuid,
+        /// Which rows.
+        repair: Uuid,
+        /// Their table.
+        table: String,
+        /// How many of them were replaced, added or taken away on the passive side.
+        rows: u64,
+        /// Why the others were not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refused: Option<String>,
+    },
     /// A verification beside the migration at rest came to a result.
     Verified {
         /// What it came to.

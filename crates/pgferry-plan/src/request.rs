@@ -46,11 +46,13 @@ pub struct Order {
     pub open_passive: bool,
     /// cutover and rollback: the active side is lost for good, and what it had not sent with it.
     pub force: bool,
+    /// verify: rows that are proven to differ are copied again from the active side.
+    pub repair: bool,
 }
 
 impl From<Verb> for Order {
     fn from(verb: Verb) -> Self {
-        Self { verb, open_passive: false, force: false }
+        Self { verb, open_passive: false, force: false, repair: false }
     }
 }
 
@@ -65,7 +67,7 @@ pub fn admit(
     order: Order,
     operation: Uuid,
 ) -> Result<Vec<Event>, Refusal> {
-    let Order { verb, open_passive, force } = order;
+    let Order { verb, open_passive, force, repair } = order;
     let phase = facts.phase();
     let requested = Event::Requested { operation, verb, open_passive, force };
     let at_once = |requested| vec![requested, succeeded(operation)];
@@ -192,7 +194,10 @@ pub fn admit(
                 "wait for it: `pgferry watch` shows it",
             )))
         }
-        Verb::Verify => Ok(vec![requested]),
+        Verb::Verify => {
+            let repairs = repair.then_some(Event::RepairRequested { operation });
+            Ok([requested].into_iter().chain(repairs).collect())
+        }
         Verb::Preflight => Err(Refusal::because(Blocker::new(
             "not_journaled",
             "preflight changes nothing, and is no request to the engine",

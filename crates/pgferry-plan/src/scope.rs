@@ -12,7 +12,7 @@ use crate::name::{MigrationName, RoleName, TableName};
 
 mod drift;
 
-pub use drift::drift;
+pub use drift::{drift, table_differences};
 
 /// Which tables a migration carries: every ordinary table of every schema that neither the system
 /// nor an extension owns, less what these rules take out.

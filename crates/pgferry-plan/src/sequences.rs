@@ -80,16 +80,19 @@ pub fn count_behind(active: &[SequenceView], passive: &[SequenceView]) -> u64 {
     behind(active, passive, 0).len() as u64
 }
 
+/// The sequences of the active side that are not on the passive one.
+#[must_use]
+pub fn absent(active: &[SequenceView], passive: &[SequenceView]) -> Vec<SequenceName> {
+    let there: std::collections::HashSet<&SequenceName> =
+        passive.iter().map(|sequence| &sequence.name).collect();
+    let absent = active.iter().filter(|sequence| !there.contains(&sequence.name));
+    absent.map(|sequence| sequence.name.clone()).collect()
+}
+
 /// A blocker when a sequence of the active side is not on the passive one.
 #[must_use]
 pub fn missing(active: &[SequenceView], passive: &[SequenceView]) -> Option<Blocker> {
-    let there: std::collections::HashSet<&SequenceName> =
-        passive.iter().map(|sequence| &sequence.name).collect();
-    let missing: Vec<String> = active
-        .iter()
-        .filter(|sequence| !there.contains(&sequence.name))
-        .map(|sequence| sequence.name.to_string())
-        .collect();
+    let missing = absent(active, passive);
     (!missing.is_empty()).then(|| {
         Blocker::new(
             "sequences_missing",
@@ -99,18 +102,22 @@ pub fn missing(active: &[SequenceView], passive: &[SequenceView]) -> Option<Bloc
     })
 }
 
+/// The sequences that are defined otherwise on the two sides.
+#[must_use]
+pub fn unlike(active: &[SequenceView], passive: &[SequenceView]) -> Vec<SequenceName> {
+    let definition = |s: &SequenceView| (s.increment, s.min, s.max, s.cycle);
+    let there: HashMap<&SequenceName, _> =
+        passive.iter().map(|sequence| (&sequence.name, definition(sequence))).collect();
+    let otherwise =
+        |view: &&SequenceView| there.get(&view.name).is_some_and(|d| *d != definition(view));
+    active.iter().filter(otherwise).map(|sequence| sequence.name.clone()).collect()
+}
+
 /// A blocker when a sequence is defined otherwise on the two sides: a value of the one may be out of
 /// the other's bounds, and would be refused within the stall.
 #[must_use]
 pub fn differing(active: &[SequenceView], passive: &[SequenceView]) -> Option<Blocker> {
-    let definition = |s: &SequenceView| (s.increment, s.min, s.max, s.cycle);
-    let there: HashMap<&SequenceName, _> =
-        passive.iter().map(|sequence| (&sequence.name, definition(sequence))).collect();
-    let differing: Vec<String> = active
-        .iter()
-        .filter(|sequence| there.get(&sequence.name).is_some_and(|d| *d != definition(sequence)))
-        .map(|sequence| sequence.name.to_string())
-        .collect();
+    let differing = unlike(active, passive);
     (!differing.is_empty()).then(|| {
         Blocker::new(
             "sequences_differ",
@@ -120,8 +127,8 @@ pub fn differing(active: &[SequenceView], passive: &[SequenceView]) -> Option<Bl
     })
 }
 
-fn first(names: &[String]) -> String {
-    let mut text = names.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
+fn first(names: &[SequenceName]) -> String {
+    let mut text = names.iter().take(10).map(ToString::to_string).collect::<Vec<_>>().join(", ");
     if names.len() > 10 {
         text.push_str(", …");
     }

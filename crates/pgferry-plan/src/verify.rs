@@ -1,13 +1,16 @@
 //! Verification: proof that both sides hold the same rows, what it came to, and what it allows.
 //!
-//! Pure. How columns are hashed is [`hashing`], how tables are cut [`parts`], when a difference is
-//! damage and not a change under way [`rounds`]; what goes on while nobody asks is [`background`],
-//! which tables it reads first [`activity`]. Nothing here has seen a value of the application.
+//! Pure. What of the definitions differs is [`definitions`], how columns are hashed [`hashing`], how
+//! tables are cut [`parts`], when a difference is damage and not a change under way [`rounds`], what is
+//! to be mended [`repair`]; what goes on while nobody asks is [`background`], which tables it reads first
+//! [`activity`]. Nothing here has seen a value of the application.
 
 pub mod activity;
 pub mod background;
+pub mod definitions;
 pub mod hashing;
 pub mod parts;
+pub mod repair;
 pub mod rounds;
 
 use std::time::Duration;
@@ -111,7 +114,7 @@ pub enum DifferenceKind {
     Sequence,
     /// A large object.
     LargeObject,
-    /// An index of the active side does not find rows that are there.
+    /// An index does not find rows that are there.
     Index,
     /// A definition: column, index, constraint, trigger, default.
     Definition,

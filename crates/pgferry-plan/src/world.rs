@@ -19,6 +19,7 @@ use crate::side::{Direction, Side};
 use crate::traffic::TrafficView;
 use crate::verify::VerifyView;
 use crate::verify::background::{BackgroundView, Written};
+use crate::verify::repair::RepairView;
 
 /// Everything that one look saw.
 #[derive(Clone, Debug, Default)]
@@ -63,6 +64,8 @@ pub struct World {
     pub background: Seen<BackgroundView>,
     /// What was written since a verification; Absent where that was not measured from its beginning.
     pub written: Seen<Written>,
+    /// Rows that the verification is to copy again, while it is asked to.
+    pub repairs: Seen<Vec<RepairView>>,
     /// What is left that was not there before, with the statement that removes it.
     pub leftovers: Seen<Vec<Blocker>>,
     /// The journal itself.

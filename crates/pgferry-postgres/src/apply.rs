@@ -93,7 +93,12 @@ impl PgCluster {
             }
             Action::Verify { run, active } => {
                 let at_rest = facts.course == Course::AtRest;
-                self.verify(*run, *active, facts.epoch, at_rest).await;
+                let repair = facts.repair.as_ref().is_some_and(|repair| repair.operation == *run);
+                self.verify(*run, *active, facts.epoch, at_rest, repair).await;
+                Ok(())
+            }
+            Action::Repair { begin, told } => {
+                self.verifier.repairs.go_on(begin, told);
                 Ok(())
             }
             Action::StopVerification => {

@@ -5,8 +5,9 @@
 
 pub(crate) mod columns;
 pub(crate) mod copy;
+mod definitions;
 pub(crate) mod end;
-pub(crate) mod existing;
+mod existing;
 pub(crate) mod fence;
 pub(crate) mod known_roles;
 pub(crate) mod native;
@@ -35,8 +36,10 @@ impl PgCluster {
     pub(crate) async fn look(&self, facts: &Facts) -> World {
         let mut world = World { now: Timestamp::now(), ..World::default() };
         world.job = self.jobs.view();
+        // In this order: what has ended before the verification did is seen to have ended.
         world.verification = self.verification_view();
         world.background = self.background_view();
+        world.repairs = Seen::Present(self.verifier.repairs.views());
         world.lag = Seen::Present(self.lag());
         match (&facts.course, facts.step()) {
             (Course::Switchover(switchover), Some(_)) if switchover.unwinding.is_some() => {

@@ -10,6 +10,7 @@ mod marker;
 mod mend;
 mod others;
 mod record;
+mod repairs;
 mod row_hash;
 mod rows;
 mod run;
@@ -30,6 +31,7 @@ use uuid::Uuid;
 
 use crate::cluster::{Inner, PgCluster};
 use crate::node::{describe, is_missing};
+use crate::verify::repairs::Repairs;
 
 /// Differences that are told one by one.
 pub const MOST_TOLD: usize = 1000;
@@ -90,14 +92,14 @@ impl VerifyFigures {
     }
 }
 
-/// What a person wants of the next verification beside its result. Kept in memory only: after a
-/// restart the verification goes on without it.
+/// What a person wants of a verification beside its result.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wish {
-    /// The values that differ, beside the names of their columns.
-    pub show_values: bool,
-    /// Rows that are proven to differ are copied again from the active side.
-    pub repair: bool,
+struct Wish {
+    /// The values that differ, beside the names of their columns. Kept in memory only: after a restart
+    /// the verification goes on without it.
+    show_values: bool,
+    /// Rows that are proven to differ are copied again from the active side. The journal has it.
+    repair: bool,
 }
 
 /// The verification of one cluster.
@@ -105,8 +107,10 @@ pub struct Wish {
 pub(crate) struct Verifier {
     state: Mutex<State>,
     figures: Arc<Mutex<VerifyFigures>>,
-    /// What was wished for, of which run.
-    wish: Mutex<Option<(Uuid, Wish)>>,
+    /// The run of which a person wants to see the values.
+    shows_values: Mutex<Option<Uuid>>,
+    /// The rows that wait to be copied again.
+    pub(crate) repairs: Repairs,
     rounds: background::Rounds,
     writes: written::Writes,
 }
@@ -142,13 +146,20 @@ pub(crate) fn repair_origin(name: &MigrationName) -> String {
 
 impl PgCluster {
     /// Begins a verification, or goes on with it; another one that runs is given up.
-    pub(crate) async fn verify(&self, run: Uuid, active: Side, epoch: i64, at_rest: bool) {
+    pub(crate) async fn verify(
+        &self,
+        run: Uuid,
+        active: Side,
+        epoch: i64,
+        at_rest: bool,
+        repair: bool,
+    ) {
         if self.verifier.take_in().running.as_ref().is_some_and(|running| running.run == run) {
             return;
         }
         self.stop_verification().await;
-        let wished = lock(&self.verifier.wish).take_if(|(of, _)| *of == run);
-        let wish = wished.map(|(_, wish)| wish).unwrap_or_default();
+        let shown = lock(&self.verifier.shows_values).take_if(|of| *of == run);
+        let wish = Wish { show_values: shown.is_some(), repair };
         let figures = Arc::clone(&self.verifier.figures);
         self.set_to_work(figures, |figures, cancel| run::Run {
             cluster: self.clone(),
@@ -219,9 +230,9 @@ impl PgCluster {
         Arc::clone(&self.verifier.rounds.figures)
     }
 
-    /// What the verification of this run, which was accepted and has not begun, is to do beside comparing.
-    pub fn wish_of_verification(&self, run: Uuid, wish: Wish) {
-        *lock(&self.verifier.wish) = Some((run, wish));
+    /// A person wants to see the values of this run, which was accepted and has not begun.
+    pub fn show_values_of_verification(&self, run: Uuid) {
+        *lock(&self.verifier.shows_values) = Some(run);
     }
 
     /// Reads what an earlier process found in this run, so that it can still be told.
@@ -254,6 +265,7 @@ impl Inner {
         if tokio::time::timeout(STOPPING, &mut running.handle).await.is_err() {
             running.handle.abort();
         }
+        self.verifier.repairs.forget();
         lock(&self.verifier.figures).running = false;
         lock(&self.verifier.rounds.figures).running = false;
     }

@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{Course, Facts, Operation, StepTime, Switchover, TrafficTouched, milliseconds};
+use super::{
+    Course, Facts, Operation, Repairing, StepTime, Switchover, TrafficTouched, milliseconds,
+};
 use crate::finding::Blocker;
 use crate::journal::{Entry, Event, Evidence, Intent, OperationState, Verb};
 use crate::side::Side;
@@ -60,6 +62,26 @@ impl Facts {
                 switchover.step_began_at = entry.at;
                 self.intents.clear();
             }
+            Event::RepairRequested { operation } => {
+                if self.running(Verb::Verify).map(|running| running.id) != Some(*operation)
+                    || self.repair.is_some()
+                {
+                    return Err("no such verification was asked for");
+                }
+                self.repair = Some(Repairing { operation: *operation, open: Vec::new() });
+            }
+            Event::RepairIntended { operation, repair, .. } => {
+                let open = &mut self.repairing(*operation)?.open;
+                if open.contains(repair) {
+                    return Err("it is intended already");
+                }
+                open.push(*repair);
+            }
+            Event::Repaired { operation, repair, .. } => {
+                let open = &mut self.repairing(*operation)?.open;
+                let at = open.iter().position(|intended| intended == repair);
+                open.remove(at.ok_or("it was not intended")?);
+            }
             Event::Verified { verified } => {
                 let asked_for = self.running(Verb::Verify).map(|operation| operation.id);
                 if verified.background {
@@ -77,6 +99,11 @@ impl Facts {
         }
         self.next_seq += 1;
         Ok(())
+    }
+
+    fn repairing(&mut self, operation: Uuid) -> Result<&mut Repairing, &'static str> {
+        let repairing = self.repair.as_mut().filter(|repair| repair.operation == operation);
+        repairing.ok_or("no such repair runs")
     }
 
     fn requested(
@@ -340,6 +367,7 @@ impl Facts {
         operation.finished_at = Some(at);
         operation.problem.clone_from(problem);
         operation.blockers = blockers.to_vec();
+        self.repair.take_if(|repair| repair.operation == id);
         if let Course::Switchover(switchover) = &self.course
             && switchover.operation == id
         {

@@ -64,12 +64,60 @@ fn candidates(facts: &Facts, salt: u8) -> Vec<Event> {
         },
         Event::Requested { operation: id, verb: Verb::Verify, open_passive: false, force: false },
         Event::Verified { verified: verified(running.map_or(id, |operation| operation.id)) },
+        Event::RepairRequested { operation: running.map_or(id, |operation| operation.id) },
+        Event::RepairIntended {
+            operation: running.map_or(id, |operation| operation.id),
+            repair: Uuid::from_u128(u128::from(salt % 2)),
+            table: "public.t".to_owned(),
+            rows: 2,
+        },
+        Event::Repaired {
+            operation: running.map_or(id, |operation| operation.id),
+            repair: Uuid::from_u128(u128::from(salt % 2)),
+            table: "public.t".to_owned(),
+            rows: 1,
+            refused: None,
+        },
     ]);
     events
 }
 
 fn forced(operation: Uuid, verb: Verb) -> Event {
     Event::Requested { operation, verb, open_passive: false, force: true }
+}
+
+#[test]
+fn a_repair_is_told_in_order_and_ends_with_its_verification() {
+    let mut facts = Facts { course: Course::AtRest, ..Facts::default() };
+    let (operation, repair) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let mut fold = |event: Event| {
+        let at = Timestamp::UNIX_EPOCH;
+        let epoch = facts.epoch + i64::from(event == Event::TookOver);
+        let folded = facts.fold(&Entry { seq: facts.next_seq, at, epoch, event });
+        (folded.is_ok(), facts.repair.clone().map(|repair| repair.open.len()))
+    };
+    let table = || "public.t".to_owned();
+    let intended = || Event::RepairIntended { operation, repair, table: table(), rows: 2 };
+    let ended = || Event::Repaired { operation, repair, table: table(), rows: 2, refused: None };
+    fold(Event::TookOver);
+    let requested =
+        Event::Requested { operation, verb: Verb::Verify, open_passive: false, force: false };
+    assert_eq!(fold(Event::RepairRequested { operation }), (false, None), "nothing verifies");
+    fold(requested);
+    assert_eq!(fold(intended()), (false, None), "no repair was asked for");
+    assert_eq!(fold(Event::RepairRequested { operation }), (true, Some(0)));
+    assert_eq!(fold(ended()), (false, Some(0)), "it was not intended");
+    assert_eq!(fold(intended()), (true, Some(1)));
+    assert_eq!(fold(intended()), (false, Some(1)), "twice");
+    assert_eq!(fold(ended()), (true, Some(0)));
+    fold(Event::RepairIntended { operation, repair: operation, table: table(), rows: 1 });
+    let end = Event::OperationEnded {
+        operation,
+        state: OperationState::Failed,
+        problem: None,
+        blockers: Vec::new(),
+    };
+    assert_eq!(fold(end), (true, None), "what was open ends with it");
 }
 
 fn verified(run: Uuid) -> Verified {

@@ -75,10 +75,34 @@ fn by_name(tables: &[TableView]) -> ByName<'_> {
     tables.iter().map(|table| (&table.name, table)).collect()
 }
 
+fn missing(there: &ByName<'_>, here: &ByName<'_>) -> Vec<TableName> {
+    there.keys().filter(|name| !here.contains_key(*name)).map(|name| (*name).clone()).collect()
+}
+
+/// The tables that a side lacks and the other one has, and what the columns of a table that both have
+/// differ in: one sentence for each table.
+#[must_use]
+pub fn table_differences(
+    source: &[TableView],
+    destination: &[TableView],
+) -> Vec<(TableName, String)> {
+    let (source, destination) = (by_name(source), by_name(destination));
+    let mut found = Vec::new();
+    for (side, lacking) in [
+        (Side::Destination, missing(&source, &destination)),
+        (Side::Source, missing(&destination, &source)),
+    ] {
+        found.extend(lacking.into_iter().map(|name| (name, format!("it is not on the {side}"))));
+    }
+    found.extend(
+        columns_by_table(&source, &destination).map(|(name, columns)| {
+            (name.clone(), format!("columns differ: {}", columns.join(", ")))
+        }),
+    );
+    found
+}
+
 fn tables_missing(source: &ByName<'_>, destination: &ByName<'_>) -> Option<Blocker> {
-    let missing = |there: &ByName<'_>, here: &ByName<'_>| -> Vec<TableName> {
-        there.keys().filter(|name| !here.contains_key(*name)).map(|name| (*name).clone()).collect()
-    };
     let on_destination = missing(source, destination);
     let on_source = missing(destination, source);
     let mut sentences = Vec::new();
@@ -103,14 +127,20 @@ fn tables_missing(source: &ByName<'_>, destination: &ByName<'_>) -> Option<Block
     ))
 }
 
+fn columns_by_table<'a>(
+    source: &'a ByName<'_>,
+    destination: &'a ByName<'_>,
+) -> impl Iterator<Item = (&'a TableName, Vec<String>)> {
+    source.iter().filter_map(|(name, here)| {
+        let there = destination.get(*name)?;
+        let columns = column_differences(&here.columns, &there.columns);
+        (!columns.is_empty()).then_some((*name, columns))
+    })
+}
+
 fn columns_differ(source: &ByName<'_>, destination: &ByName<'_>) -> Option<Blocker> {
-    let differences: Vec<String> = source
-        .iter()
-        .filter_map(|(name, here)| {
-            let there = destination.get(*name)?;
-            let columns = column_differences(&here.columns, &there.columns);
-            (!columns.is_empty()).then(|| format!("{name} ({})", columns.join(", ")))
-        })
+    let differences: Vec<String> = columns_by_table(source, destination)
+        .map(|(name, columns)| format!("{name} ({})", columns.join(", ")))
         .collect();
     if differences.is_empty() {
         return None;

@@ -64,6 +64,9 @@ pub enum OfColumn {
     Sent(&'static str),
     /// As its text; `text` of a padded type strips what its output function prints.
     PaddedText,
+    /// As its output function prints it. What a cast to `text` does with a type that is not PostgreSQL's
+    /// own is not known: one of a domain over a padded type strips, and a cast can be made by anybody.
+    Printed,
     /// As its text.
     Text,
 }
@@ -83,7 +86,7 @@ impl OfColumn {
                 "pg_catalog.hashbpcharextended({value} COLLATE \"C\", \
                  ({seed}) # pg_catalog.octet_length({value}))"
             )),
-            Self::InRecord | Self::Sent(_) | Self::PaddedText | Self::Text => None,
+            Self::InRecord | Self::Sent(_) | Self::PaddedText | Self::Printed | Self::Text => None,
         }
     }
 
@@ -94,7 +97,7 @@ impl OfColumn {
             Self::Seeded { .. } | Self::InRecord => Some(value.to_owned()),
             Self::Folded => Some(format!("pg_catalog.int8send({value})")),
             Self::Sent(function) => Some(format!("pg_catalog.{function}({value})")),
-            Self::Padded | Self::PaddedText | Self::Text => None,
+            Self::Padded | Self::PaddedText | Self::Printed | Self::Text => None,
         }
     }
 }
@@ -112,18 +115,32 @@ pub fn hashing(source: &ServerTraits, destination: &ServerTraits) -> Hashing {
     Hashing { of_row, as_they_are: of_row == OfRow::Seeded && same_major && !recoded, recoded }
 }
 
+/// How a column is hashed, as both sides have it: what is not of one type on both is printed on both.
+#[must_use]
+pub fn of_columns(here: &ColumnView, there: &ColumnView, hashing: Hashing) -> OfColumn {
+    if is_alike(here, there) { of_column(here, hashing) } else { OfColumn::Printed }
+}
+
+/// Whether a column holds, and orders, the same values on both sides.
+pub(crate) fn is_alike(here: &ColumnView, there: &ColumnView) -> bool {
+    base_name(&here.type_name) == base_name(&there.type_name) && here.collation == there.collation
+}
+
 /// How a column is hashed.
 #[must_use]
 pub fn of_column(column: &ColumnView, hashing: Hashing) -> OfColumn {
     let name = base_name(&column.type_name);
-    let padded = name == "character";
+    let padded = is_padded(&name);
+    if is_foreign(&name) {
+        return OfColumn::Printed;
+    }
     // A collation of its own may be one under which different texts are equal.
     if !hashing.as_they_are || column.collation.is_some() {
         return if padded { OfColumn::PaddedText } else { OfColumn::Text };
     }
     let seeded = |function, cast| OfColumn::Seeded { function, cast };
     match name.as_str() {
-        "character" => OfColumn::Padded,
+        "character" | "bpchar" => OfColumn::Padded,
         "boolean" => seeded("hashint4extended", "::integer"),
         "smallint" => seeded("hashint2extended", ""),
         "integer" => seeded("hashint4extended", ""),
@@ -141,15 +158,27 @@ pub fn of_column(column: &ColumnView, hashing: Hashing) -> OfColumn {
     }
 }
 
-/// The columns that are compared: what a read computes is not stored anywhere.
+/// `character(n)`, or what it is called without a length.
+#[must_use]
+pub fn is_padded(base_name: &str) -> bool {
+    matches!(base_name, "character" | "bpchar")
+}
+
+/// A type that is not PostgreSQL's own: its name comes with its schema. Arrays of such are printed by
+/// whatever casts them.
+#[must_use]
+pub fn is_foreign(base_name: &str) -> bool {
+    base_name.contains('.') && !base_name.ends_with("[]")
+}
+
+/// The columns that are compared, as both sides have them: what a read computes is not stored anywhere.
 pub fn compared<'a>(
     here: &'a [ColumnView],
     there: &'a [ColumnView],
-) -> impl Iterator<Item = &'a ColumnView> {
-    here.iter().filter(|column| {
-        column.generated != Some(Generated::Virtual)
-            && there.iter().any(|other| other.name == column.name)
-    })
+) -> impl Iterator<Item = (&'a ColumnView, &'a ColumnView)> {
+    here.iter()
+        .filter(|column| column.generated != Some(Generated::Virtual))
+        .filter_map(|column| Some((column, there.iter().find(|other| other.name == column.name)?)))
 }
 
 /// The type's name without its modifiers: `timestamp(3) without time zone` is one of a timestamp.
@@ -215,13 +244,25 @@ mod tests {
             ("double precision", OfColumn::Text),
             ("interval", OfColumn::Text),
             ("jsonb", OfColumn::Text),
-            ("public.citext", OfColumn::Text),
-            ("public.\"integer\"", OfColumn::Text),
+            ("bpchar", OfColumn::Padded),
+            ("public.citext", OfColumn::Printed),
+            ("public.citext[]", OfColumn::Text),
+            ("public.\"integer\"", OfColumn::Printed),
         ] {
             assert_eq!(of_column(&column(type_name, None), same), wanted, "{type_name}");
         }
         assert_eq!(of_column(&column("text", Some("public.ci")), same), OfColumn::Text);
         assert_eq!(of_column(&column("character(5)", Some("x")), same), OfColumn::PaddedText);
+    }
+
+    #[test]
+    fn what_is_not_of_one_type_on_both_sides_is_printed_on_both() {
+        let same = hashing(&server(15, "UTF8", "a"), &server(15, "UTF8", "a"));
+        let of = |here, there| of_columns(&here, &there, same);
+        assert_eq!(of(column("date", None), column("date", None)), OfColumn::InRecord);
+        assert_eq!(of(column("date", None), column("text", None)), OfColumn::Printed);
+        assert_eq!(of(column("text", None), column("text", Some("public.ci"))), OfColumn::Printed);
+        assert_eq!(of(column("numeric(3)", None), column("numeric", None)), OfColumn::Text);
     }
 
     #[test]

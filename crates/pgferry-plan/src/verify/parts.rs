@@ -4,7 +4,7 @@
 //! what each server was told. A table without such a key is one part.
 
 use crate::scope::{ColumnView, Key, TableView};
-use crate::verify::hashing::base_name;
+use crate::verify::hashing::{base_name, is_alike};
 
 /// What was read of a range on one side.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,7 +43,14 @@ pub fn identity(here: &TableView, there: &TableView) -> Identity {
         .filter_map(|name| here.columns.iter().find(|column| column.name == *name))
         .cloned()
         .collect();
+    let alike = |column: &ColumnView| {
+        there.columns.iter().any(|other| other.name == column.name && is_alike(column, other))
+    };
     if columns != other || found.len() != columns.len() || found.is_empty() {
+        return Identity::Content;
+    }
+    // A key of another type or order would be looked up, and cut, in another way.
+    if !found.iter().all(alike) {
         return Identity::Content;
     }
     let ordered = found.iter().take_while(|column| has_one_order(column)).count();
@@ -167,6 +174,8 @@ mod tests {
         let here = table(&[("a", "integer", None), ("b", "integer", None)], &["a"]);
         let there = table(&[("a", "integer", None), ("b", "integer", None)], &["b"]);
         assert_eq!(identity(&here, &there), Identity::Content);
+        let otherwise = table(&[("a", "text", None), ("b", "integer", None)], &["a"]);
+        assert_eq!(identity(&here, &otherwise), Identity::Content);
         let without = TableView { key: Key::Missing { candidate: None }, ..here.clone() };
         assert_eq!(identity(&here, &without), Identity::Content);
     }

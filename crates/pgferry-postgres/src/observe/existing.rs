@@ -4,9 +4,7 @@
 use std::collections::BTreeMap;
 
 use pgferry_config::SchemaMode;
-use pgferry_plan::existing::{
-    AsideKind, ExistingLook, ExistingView, Loud, SetAside, judge, stands_in_the_way,
-};
+use pgferry_plan::existing::{AsideKind, ExistingLook, ExistingView, Loud, SetAside, judge};
 use pgferry_plan::scope::TableView;
 use pgferry_plan::{Side, TableName};
 use tokio_postgres::{Client, Row};
@@ -79,45 +77,6 @@ impl PgCluster {
         Ok(Some(judge(&look, &self.sets, &self.rules)))
     }
 
-    /// What of the definitions is not the same on both sides, in words.
-    pub(crate) async fn definitions(&self) -> Result<Definitions, LookError> {
-        let source = self.node(Side::Source).client().await?;
-        let destination = self.node(Side::Destination).client().await?;
-        let (on_source, on_destination) =
-            tokio::try_join!(self.tables(Side::Source), self.tables(Side::Destination))?;
-        let names = Names::of(&on_source, &on_destination);
-        let scope = SchemaScope { schemas: self.rules.schemas.clone() };
-        let PostData { differing, mut extra, same_words } =
-            compare_post_data(&source, &destination, &scope)
-                .await
-                .map_err(|error| LookError::Said(crate::node::scrub(&error.to_string())))?;
-        extra.retain(|object| names.contains(&object.table));
-        let mut found = Definitions::default();
-        found.differing.extend(
-            pgferry_plan::scope::drift(
-                &on_source,
-                &on_destination,
-                None,
-                None,
-                &self.sets,
-                &self.rules,
-            )
-            .into_iter()
-            .map(|blocker| blocker.message),
-        );
-        found.differing.extend(differing.into_iter().map(|difference| difference.text));
-        found.differing.extend(
-            extra.iter().filter(|extra| stands_in_the_way(extra)).map(|extra| extra.text.clone()),
-        );
-        if same_words {
-            let (here, there) =
-                tokio::try_join!(properties(&source, &names), properties(&destination, &names))?;
-            found.differing.extend(differences(&here.defaults, &there.defaults));
-            found.privileges = differences(&here.grants, &there.grants);
-        }
-        Ok(found)
-    }
-
     /// What was set aside and is not there again.
     pub(crate) async fn still_aside(&self) -> Look<Vec<SetAside>> {
         let client = self.node(Side::Destination).client().await?;
@@ -126,23 +85,14 @@ impl PgCluster {
     }
 }
 
-/// What of the definitions is not the same on both sides.
-#[derive(Debug, Default)]
-pub(crate) struct Definitions {
-    /// What stands against a switchover.
-    pub(crate) differing: Vec<String>,
-    /// Owners and privileges.
-    pub(crate) privileges: Vec<String>,
-}
-
 /// The tables in scope and the partitioned ones above them, as two arrays.
-struct Names {
-    schemas: Vec<String>,
-    names: Vec<String>,
+pub(super) struct Names {
+    pub(super) schemas: Vec<String>,
+    pub(super) names: Vec<String>,
 }
 
 impl Names {
-    fn of(source: &[TableView], destination: &[TableView]) -> Self {
+    pub(super) fn of(source: &[TableView], destination: &[TableView]) -> Self {
         let mut tables: Vec<&TableName> = source
             .iter()
             .chain(destination)
@@ -156,7 +106,7 @@ impl Names {
         }
     }
 
-    fn contains(&self, table: &TableName) -> bool {
+    pub(super) fn contains(&self, table: &TableName) -> bool {
         self.schemas.iter().zip(&self.names).any(|(s, n)| *s == table.schema && *n == table.name)
     }
 }
@@ -242,12 +192,12 @@ fn table_of(row: &Row, schema: &str, name: &str) -> Result<TableName, tokio_post
 
 /// What is said of a table or column, under the words that name it.
 #[derive(Default)]
-struct Properties {
-    defaults: BTreeMap<String, String>,
-    grants: BTreeMap<String, String>,
+pub(super) struct Properties {
+    pub(super) defaults: BTreeMap<String, String>,
+    pub(super) grants: BTreeMap<String, String>,
 }
 
-async fn properties(client: &Client, names: &Names) -> Result<Properties, LookError> {
+pub(super) async fn properties(client: &Client, names: &Names) -> Result<Properties, LookError> {
     let mut properties = Properties::default();
     for row in client.query(PROPERTIES, &[&names.schemas, &names.names]).await? {
         let table = table_of(&row, "table_schema", "table_name")?;

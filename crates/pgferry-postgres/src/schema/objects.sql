@@ -3,7 +3,7 @@
 -- of contents shows. No event triggers: they are not carried.
 WITH in_scope AS (
     SELECT c.oid, n.nspname AS schema_name, c.relname AS table_name, c.relkind,
-           c.relrowsecurity, c.relispopulated
+           c.relrowsecurity, c.relforcerowsecurity, c.relispopulated
     FROM pg_class AS c
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'm', 'v', 'f')
@@ -57,7 +57,8 @@ WITH in_scope AS (
     JOIN in_scope AS t ON t.oid = p.polrelid
   UNION ALL
     -- A dump shows row security under its table's oid and no catalog's.
-    SELECT 0, t.oid, 'row security', t.schema_name, t.table_name, NULL, '', '', true
+    SELECT 0, t.oid, 'row security', t.schema_name, t.table_name, NULL, '',
+           CASE WHEN t.relforcerowsecurity THEN 'forced' ELSE '' END, true
     FROM in_scope AS t
     WHERE t.relrowsecurity
   UNION ALL

@@ -15,6 +15,7 @@ use pgferry_plan::verify::Difference;
 use pgferry_plan::verify::parts::{Digest, buckets};
 use tokio_postgres::RowStream;
 use tokio_postgres::types::ToSql;
+use uuid::Uuid;
 
 use super::marker;
 use super::sql::{Bounds, PREPARE, Place, TableSql};
@@ -52,6 +53,7 @@ pub(super) struct Worker<'a> {
     pub(super) cluster: &'a PgCluster,
     pub(super) active_side: Side,
     pub(super) epoch: i64,
+    pub(super) run: Uuid,
     pub(super) wish: Wish,
     active: Session,
     passive: Session,
@@ -62,6 +64,7 @@ impl<'a> Worker<'a> {
         cluster: &'a PgCluster,
         active_side: Side,
         epoch: i64,
+        run: Uuid,
         wish: Wish,
     ) -> Result<Self, VerifyError> {
         let open = async |side: Side| {
@@ -72,7 +75,7 @@ impl<'a> Worker<'a> {
             Ok::<_, VerifyError>(session)
         };
         let (active, passive) = tokio::try_join!(open(active_side), open(active_side.other()))?;
-        Ok(Self { cluster, active_side, epoch, wish, active, passive })
+        Ok(Self { cluster, active_side, epoch, run, wish, active, passive })
     }
 
     /// The session on the active side, to plan with.

@@ -87,11 +87,33 @@ pub(super) async fn clean_up(cluster: &PgCluster, passive: Side) {
 }
 
 impl Worker<'_> {
-    /// Copies rows again; returns why not, when the table's cannot be.
-    pub(super) async fn mend(
+    /// Copies rows again, behind their intent in the journal; returns why not, when the table's cannot be.
+    pub(super) async fn repair(
+        &self,
+        table: &TableSql,
+        name: &str,
+        rows: &[Damaged],
+    ) -> Result<Option<String>, VerifyError> {
+        let (repairs, somebody) = (&self.cluster.verifier.repairs, self.cluster.job_ended());
+        let waited = repairs.wait(self.run, name, rows.len() as u64, &somebody).await;
+        let id = waited.ok_or(VerifyError::Stopped)?;
+        let mut mended = 0;
+        let result = self.mend(table, rows, &mut mended).await;
+        let refused = match &result {
+            Ok(refused) => refused.clone(),
+            // Its words may hold values.
+            Err(_) => Some("it failed; the daemon's log says why".to_owned()),
+        };
+        repairs.end(id, mended, refused, &somebody);
+        result
+    }
+
+    /// Copies rows again and counts them; returns why not, when the table's cannot be.
+    async fn mend(
         &self,
         table: &TableSql,
         rows: &[Damaged],
+        mended: &mut u64,
     ) -> Result<Option<String>, VerifyError> {
         if !matches!(table.identity, Identity::Key { .. }) {
             return Ok(Some("it has no key, so no row of it can be told from another".to_owned()));
@@ -119,6 +141,7 @@ impl Worker<'_> {
             let _one_at_a_time = ONE_AT_A_TIME.lock().await;
             let held = self.mend_some(table, some, &active, &passive).await;
             if let Ok(None) = held {
+                *mended += some.len() as u64;
                 continue;
             }
             // The lock first: somebody may wait for it. What fails here ends with its session.

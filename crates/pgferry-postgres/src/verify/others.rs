@@ -3,9 +3,10 @@
 //! Definitions are compared from the source to the destination, whichever side is active, because
 //! one was made from the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use pgferry_plan::verify::definitions::Definition;
 use pgferry_plan::verify::rounds::Wrong;
 use pgferry_plan::verify::{Difference, DifferenceKind};
 use pgferry_plan::world::SequenceView;
@@ -23,13 +24,14 @@ const UPKEEP_PATIENCE: Duration = Duration::from_secs(20);
 const UPKEEP_POLL: Duration = Duration::from_millis(500);
 
 /// Large objects hashed in one statement.
-const OBJECTS_AT_ONCE: i64 = 100;
+const OBJECTS_AT_ONCE: usize = 100;
 /// Bytes of an object that the server reads at a time.
 const PIECE: i64 = 1 << 20;
 
+const OIDS: &str = "SELECT oid FROM pg_catalog.pg_largeobject_metadata ORDER BY oid";
 /// Each object is opened only to learn its size; INV_READ.
-const LIST: &str = "SELECT oid, pg_catalog.lo_lseek64(pg_catalog.lo_open(oid, 262144), 0, 2) \
-    FROM (SELECT oid FROM pg_catalog.pg_largeobject_metadata WHERE oid > $1 ORDER BY oid LIMIT $2) AS o";
+const SIZES: &str = "SELECT oid, pg_catalog.lo_lseek64(pg_catalog.lo_open(oid, 262144), 0, 2) \
+    FROM (SELECT m.oid FROM pg_catalog.pg_largeobject_metadata AS m WHERE m.oid = ANY ($1) OFFSET 0) AS o";
 const CONTENTS: &str = "SELECT o.oid, pg_catalog.md5(pg_catalog.string_agg( \
         pg_catalog.md5(pg_catalog.lo_get(o.oid, n * $3::bigint, ($3::bigint)::int)), '' ORDER BY n)) \
     FROM unnest($1::oid[], $2::bigint[]) AS o (oid, size) \
@@ -53,12 +55,7 @@ impl PgCluster {
     async fn definitions_differ(&self) -> Result<Vec<Difference>, VerifyError> {
         let node = self.node(Side::Destination);
         let found = self.definitions().await.map_err(|error| node.fault(&error))?;
-        let told = |kind| {
-            move |text: String| Difference {
-                wrong: Wrong::Different,
-                ..other(kind, "schema".to_owned(), text)
-            }
-        };
+        let told = |kind| move |found: Definition| other(kind, found.object, found.text);
         let definitions = found.differing.into_iter().map(told(DifferenceKind::Definition));
         let privileges = found.privileges.into_iter().map(told(DifferenceKind::Privilege));
         Ok(definitions.chain(privileges).collect())
@@ -77,12 +74,16 @@ impl PgCluster {
             // In what was handed out before this began; what came since is upkeep's to carry.
             if behind.is_empty() || began.elapsed() > UPKEEP_PATIENCE {
                 let mut found = behind;
-                for blocker in
-                    [sequences::missing(&here, &there), sequences::differing(&here, &there)]
-                        .into_iter()
-                        .flatten()
-                {
-                    found.push(other(DifferenceKind::Sequence, blocker.code, blocker.message));
+                for (names, message) in [
+                    (sequences::absent(&here, &there), "it is not on the passive side"),
+                    (
+                        sequences::unlike(&here, &there),
+                        "it is defined otherwise on the passive side: increment, bounds or cycle",
+                    ),
+                ] {
+                    found.extend(names.into_iter().map(|name| {
+                        other(DifferenceKind::Sequence, name.to_string(), message.to_owned())
+                    }));
                 }
                 return Ok(found);
             }
@@ -109,27 +110,26 @@ impl PgCluster {
             Ok::<_, VerifyError>(session.map_err(|error| node.fault(&LookError::Connect(error)))?)
         };
         let (on_active, on_passive) = tokio::try_join!(open(here), open(there))?;
-        let (left, right) = tokio::try_join!(
-            contents(&on_active, here, Pace::new(bytes_per_second)),
-            contents(&on_passive, there, Pace::new(bytes_per_second))
-        )?;
-        let oids: std::collections::BTreeSet<&u32> = left.keys().chain(right.keys()).collect();
-        Ok(oids
-            .into_iter()
-            .filter_map(|oid| {
-                let wrong = match (left.get(oid), right.get(oid)) {
-                    (Some(here), Some(there)) if here == there => return None,
-                    (Some(_), Some(_)) => Wrong::Different,
-                    (Some(_), None) => Wrong::Missing,
-                    (None, _) => Wrong::Extra,
-                };
-                let object = format!("large object {oid}");
-                Some(Difference {
-                    wrong,
-                    ..other(DifferenceKind::LargeObject, object, String::new())
-                })
-            })
-            .collect())
+        let (left, right) = tokio::try_join!(oids(&on_active, here), oids(&on_passive, there))?;
+        let told = |oid: &u32, wrong: Wrong| Difference {
+            wrong,
+            ..other(DifferenceKind::LargeObject, format!("large object {oid}"), String::new())
+        };
+        let mut found: Vec<Difference> =
+            left.difference(&right).map(|oid| told(oid, Wrong::Missing)).collect();
+        found.extend(right.difference(&left).map(|oid| told(oid, Wrong::Extra)));
+        // What one side has alone is not read there: this role may not be let.
+        let both: Vec<u32> = left.intersection(&right).copied().collect();
+        let paces = [Pace::new(bytes_per_second), Pace::new(bytes_per_second)];
+        for some in both.chunks(OBJECTS_AT_ONCE) {
+            let (left, right) = tokio::try_join!(
+                contents(&on_active, here, some, &paces[0]),
+                contents(&on_passive, there, some, &paces[1])
+            )?;
+            let differ = some.iter().filter(|oid| left.get(oid) != right.get(oid));
+            found.extend(differ.map(|oid| told(oid, Wrong::Different)));
+        }
+        Ok(found)
     }
 }
 
@@ -161,36 +161,34 @@ fn other(kind: DifferenceKind, object: String, message: String) -> Difference {
     }
 }
 
-/// A hash of each object's content.
+async fn oids(client: &Client, side: Side) -> Result<BTreeSet<u32>, VerifyError> {
+    let rows = client.query(OIDS, &[]).await.map_err(VerifyError::on(side))?;
+    rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(VerifyError::on(side))
+}
+
+/// A hash of the content of each of these objects that is still there.
 async fn contents(
     client: &Client,
     side: Side,
-    pace: Pace,
+    wanted: &[u32],
+    pace: &Pace,
 ) -> Result<BTreeMap<u32, String>, VerifyError> {
     let on = VerifyError::on(side);
-    let mut all = BTreeMap::new();
-    let mut after = 0_u32;
-    loop {
-        // Descriptors of objects live until the end of their transaction.
-        client.batch_execute("BEGIN").await.map_err(&on)?;
-        let listed = client.query(LIST, &[&after, &OBJECTS_AT_ONCE]).await.map_err(&on)?;
-        let sized = listed
-            .iter()
-            .map(|row| Ok((row.try_get::<_, u32>(0)?, row.try_get::<_, i64>(1)?)))
-            .collect::<Result<Vec<_>, tokio_postgres::Error>>()
-            .map_err(&on)?;
-        let (oids, sizes): (Vec<u32>, Vec<i64>) = sized.into_iter().unzip();
-        let Some(last) = oids.last().copied() else {
-            client.batch_execute("COMMIT").await.map_err(&on)?;
-            return Ok(all);
-        };
-        for row in client.query(CONTENTS, &[&oids, &sizes, &PIECE]).await.map_err(&on)? {
-            let (oid, content) = (row.try_get(0).map_err(&on)?, row.try_get(1).map_err(&on)?);
-            all.insert(oid, content);
-        }
-        client.batch_execute("COMMIT").await.map_err(&on)?;
-        // Behind the transaction: within it the wait would hold back vacuum.
-        pace.keep(sizes.iter().map(|size| u64::try_from(*size).unwrap_or(0)).sum()).await;
-        after = last;
-    }
+    // Descriptors of objects live until the end of their transaction.
+    client.batch_execute("BEGIN").await.map_err(&on)?;
+    let listed = client.query(SIZES, &[&wanted]).await.map_err(&on)?;
+    let sized = listed
+        .iter()
+        .map(|row| Ok((row.try_get::<_, u32>(0)?, row.try_get::<_, i64>(1)?)))
+        .collect::<Result<Vec<_>, tokio_postgres::Error>>()
+        .map_err(&on)?;
+    let (oids, sizes): (Vec<u32>, Vec<i64>) = sized.into_iter().unzip();
+    let rows = client.query(CONTENTS, &[&oids, &sizes, &PIECE]).await.map_err(&on)?;
+    client.batch_execute("COMMIT").await.map_err(&on)?;
+    // Behind the transaction: within it the wait would hold back vacuum.
+    pace.keep(sizes.iter().map(|size| u64::try_from(*size).unwrap_or(0)).sum()).await;
+    rows.iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+        .collect::<Result<_, tokio_postgres::Error>>()
+        .map_err(on)
 }

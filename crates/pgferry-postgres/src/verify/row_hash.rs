@@ -3,7 +3,7 @@
 //! Which column enters it how is judged in `pgferry-plan`.
 
 use pgferry_plan::scope::TableView;
-use pgferry_plan::verify::hashing::{Hashing, OfColumn, OfRow, compared, of_column};
+use pgferry_plan::verify::hashing::{Hashing, OfColumn, OfRow, compared, of_columns};
 
 use crate::quote::ident;
 
@@ -34,9 +34,9 @@ impl RowHash {
         let not_null_there =
             |name: &str| there.columns.iter().any(|other| other.name == name && other.not_null);
         let columns = compared(&here.columns, &there.columns)
-            .map(|column| Column {
+            .map(|(column, other)| Column {
                 name: column.name.clone(),
-                how: of_column(column, hashing),
+                how: of_columns(column, other, hashing),
                 not_null: column.not_null && not_null_there(&column.name),
             })
             .collect();
@@ -64,6 +64,19 @@ impl RowHash {
     pub(super) fn hash_of_each(&self) -> Vec<String> {
         let hash = |column: &Column| self.text_hash(&self.as_text(column), 0);
         self.columns.iter().map(hash).collect()
+    }
+
+    /// What each column of a row `t` holds, to be shown.
+    pub(super) fn texts(&self) -> impl Iterator<Item = String> {
+        self.columns.iter().map(|column| match column.how {
+            OfColumn::Padded | OfColumn::PaddedText => padded(&column.name),
+            OfColumn::Printed => printed(&column.name),
+            OfColumn::Seeded { .. }
+            | OfColumn::Folded
+            | OfColumn::InRecord
+            | OfColumn::Sent(_)
+            | OfColumn::Text => format!("{}::text", value(column)),
+        })
     }
 
     /// The hash of a text.
@@ -121,7 +134,7 @@ impl RowHash {
     /// None for a column that enters in a record only.
     fn seeded_column(&self, column: &Column, seed: &str) -> Option<String> {
         match column.how {
-            OfColumn::PaddedText | OfColumn::Text => {
+            OfColumn::PaddedText | OfColumn::Printed | OfColumn::Text => {
                 Some(format!("pg_catalog.hashtextextended({}, {seed})", self.as_text(column)))
             }
             OfColumn::Seeded { .. }
@@ -140,8 +153,10 @@ impl RowHash {
         let own = value(column);
         let text = match column.how {
             OfColumn::Padded | OfColumn::PaddedText => {
-                format!("(pg_catalog.textin(pg_catalog.bpcharout({own})) COLLATE \"C\")")
+                format!("({} COLLATE \"C\")", padded(&column.name))
             }
+            // Of one column, so that NULL and what prints as nothing are told apart.
+            OfColumn::Printed => format!("(ROW({own})::text COLLATE \"C\")"),
             OfColumn::Seeded { .. }
             | OfColumn::Folded
             | OfColumn::InRecord
@@ -154,6 +169,17 @@ impl RowHash {
             text
         }
     }
+}
+
+/// The text of a padded column of a row `t`, with its blanks.
+pub(super) fn padded(name: &str) -> String {
+    format!("pg_catalog.textin(pg_catalog.bpcharout(t.{}))", ident(name))
+}
+
+/// What a column's output function prints. A composite whose fields are all NULL is itself none.
+pub(super) fn printed(name: &str) -> String {
+    let own = ident(name);
+    format!("CASE WHEN pg_catalog.num_nulls(t.{own}) = 0 THEN pg_catalog.concat(t.{own}) END")
 }
 
 fn value(column: &Column) -> String {

@@ -87,7 +87,7 @@ impl Worker<'_> {
         let (proven, mut unseen) = self.without_unseen(table, name, proven, compared).await?;
         let mut found = self.describe(table, name, &proven).await?;
         if self.wish.repair && !proven.is_empty() {
-            let refused = self.mend(table, &proven).await?;
+            let refused = self.repair(table, name, &proven).await?;
             let keys: Vec<Vec<String>> = proven.iter().map(|(key, ..)| key.clone()).collect();
             let (mut left, mut open) = (HashSet::new(), HashSet::new());
             for some in keys.chunks(ROWS_OF_A_ROUND) {
@@ -113,8 +113,8 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Takes out what is an index's fault: rows that seem to be the passive side's alone, because an
-    /// index of the active side does not find them. They are told, and never taken away.
+    /// Takes out what is an index's fault: rows that seem to be one side's alone, because an index of
+    /// the other side does not find them. They are told, and never taken away or written again.
     async fn without_unseen(
         &self,
         table: &TableSql,
@@ -125,60 +125,54 @@ impl Worker<'_> {
         let Identity::Key { columns, .. } = &table.identity else {
             return Ok((proven, Vec::new()));
         };
-        let extra: Vec<Vec<String>> = proven
-            .iter()
-            .filter(|(_, wrong, _)| *wrong == Wrong::Extra)
-            .map(|(key, ..)| key.clone())
-            .collect();
-        if extra.is_empty() {
-            return Ok((proven, Vec::new()));
+        let mut told = Vec::new();
+        for (one_sided, side) in
+            [(Wrong::Extra, self.active_side), (Wrong::Missing, self.active_side.other())]
+        {
+            let keys: Vec<Vec<String>> = proven
+                .iter()
+                .filter(|(_, wrong, _)| *wrong == one_sided)
+                .map(|(key, ..)| key.clone())
+                .collect();
+            if keys.is_empty() {
+                continue;
+            }
+            let looked = self.with_and_without_index(table, side, &keys).await;
+            if looked.is_err() {
+                // The session is used again for the next table.
+                let _ = self.session(side).batch_execute("ROLLBACK").await;
+            }
+            let (without, with) = looked.map_err(VerifyError::on(side))?;
+            proven.retain(|(key, wrong, _)| *wrong != one_sided || !without.contains(key));
+            let (came, unseen): (Vec<_>, Vec<_>) =
+                without.into_iter().partition(|key| with.contains(key));
+            // It is on that side by now.
+            compared.unsettled += came.len() as u64;
+            told.extend(unseen.iter().map(|key| hidden_by_index(name, columns, key, side)));
         }
-        let looked = self.with_and_without_index(table, &extra).await;
-        if looked.is_err() {
-            // The session is used again for the next table.
-            let _ = self.active().batch_execute("ROLLBACK").await;
-        }
-        let (without, with) = looked.map_err(VerifyError::on(self.active_side))?;
-        proven.retain(|(key, wrong, _)| *wrong != Wrong::Extra || !without.contains(key));
-        let (came, unseen): (Vec<_>, Vec<_>) =
-            without.into_iter().partition(|key| with.contains(key));
-        // It is on the active side by now.
-        compared.unsettled += came.len() as u64;
-        let told = unseen.iter().map(|key| Difference {
-            kind: DifferenceKind::Index,
-            message: format!(
-                "an index does not find the row {}, which is there: REINDEX TABLE on the {}",
-                key_parts(columns, key)
-                    .iter()
-                    .map(|part| format!("{}={}", part.column, part.value))
-                    .collect::<Vec<_>>()
-                    .join(", "),
-                self.active_side
-            ),
-            ..row_difference(name, Some(key_parts(columns, key)), Wrong::Different, 1)
-        });
-        let told = told.collect();
         Ok((proven, told))
     }
 
-    /// Which of these rows the active side has, by reading the whole table, and by whatever index
+    /// Which of these rows a side has, by reading the whole table, and by whatever index
     /// there is, in one snapshot.
     async fn with_and_without_index(
         &self,
         table: &TableSql,
+        side: Side,
         keys: &[Vec<String>],
     ) -> Result<(HashSet<Vec<String>>, HashSet<Vec<String>>), tokio_postgres::Error> {
+        let session = self.session(side);
         let arrays = by_column(keys);
         let sql = table.lookup();
         let look = async || {
-            let rows = self.active().query(&sql, &parameters(&arrays)).await?;
+            let rows = session.query(&sql, &parameters(&arrays)).await?;
             rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()
         };
-        self.active().batch_execute(WITHOUT_INDEX).await?;
+        session.batch_execute(WITHOUT_INDEX).await?;
         let without = look().await?;
-        self.active().batch_execute(WITH_INDEX).await?;
+        session.batch_execute(WITH_INDEX).await?;
         let with = look().await?;
-        self.active().batch_execute("COMMIT").await?;
+        session.batch_execute("COMMIT").await?;
         Ok((without, with))
     }
 
@@ -298,6 +292,20 @@ fn without_key(name: &str, wrong: Wrong, round: &Round) -> Difference {
         Wrong::Missing | Wrong::Extra => wrong,
     };
     row_difference(name, None, wrong, here.abs_diff(there))
+}
+
+fn hidden_by_index(name: &str, columns: &[ColumnView], key: &[String], side: Side) -> Difference {
+    let key = key_parts(columns, key);
+    let words: Vec<String> =
+        key.iter().map(|part| format!("{}={}", part.column, part.value)).collect();
+    Difference {
+        kind: DifferenceKind::Index,
+        message: format!(
+            "an index does not find the row {}, which is there: REINDEX TABLE on the {side}",
+            words.join(", ")
+        ),
+        ..row_difference(name, Some(key), Wrong::Different, 1)
+    }
 }
 
 fn key_parts(columns: &[ColumnView], key: &[String]) -> Vec<KeyPart> {

@@ -318,7 +318,7 @@ impl Run {
     }
 
     async fn worker(&self) -> Result<Worker<'_>, VerifyError> {
-        Worker::open(&self.cluster, self.active, self.epoch, self.wish).await
+        Worker::open(&self.cluster, self.active, self.epoch, self.run, self.wish).await
     }
 
     async fn work(

@@ -4,10 +4,12 @@
 //! asked to be shown them.
 
 use pgferry_plan::scope::{ColumnView, TableView};
-use pgferry_plan::verify::hashing::{Hashing, OfRow, base_name, cast_name, compared};
+use pgferry_plan::verify::hashing::{
+    Hashing, OfRow, base_name, cast_name, compared, is_foreign, is_padded,
+};
 use pgferry_plan::verify::parts::{Identity, identity};
 
-use super::row_hash::RowHash;
+use super::row_hash::{RowHash, padded, printed};
 use crate::quote::{ident, literal, table};
 
 /// What a session has set on top of every session's settings: text of money depends on one more, a
@@ -57,6 +59,7 @@ pub(super) struct TableSql {
 impl TableSql {
     pub(super) fn new(here: &TableView, there: &TableView, hashing: Hashing) -> Self {
         let written = compared(&here.columns, &there.columns)
+            .map(|(column, _)| column)
             .filter(|column| column.generated.is_none())
             .cloned()
             .collect();
@@ -168,9 +171,10 @@ impl TableSql {
     pub(super) fn details(&self, values: bool) -> String {
         let hashes = self.rows.hash_of_each();
         let texts: Vec<String> = self
-            .column_names()
+            .rows
+            .texts()
             .filter(|_| values)
-            .map(|name| format!("left(t.{}::text, {LONGEST_VALUE})", ident(name)))
+            .map(|text| format!("left({text}, {LONGEST_VALUE})"))
             .collect();
         format!(
             "SELECT {} AS key, ARRAY[{}]::bigint[] AS hashes, ARRAY[{}]::text[] AS texts FROM {}",
@@ -191,13 +195,10 @@ impl TableSql {
         let texts: Vec<String> = self
             .written
             .iter()
-            .map(|column| {
-                let own = ident(&column.name);
-                if base_name(&column.type_name) == "character" {
-                    format!("pg_catalog.textin(pg_catalog.bpcharout(t.{own}))")
-                } else {
-                    format!("t.{own}::text")
-                }
+            .map(|column| match base_name(&column.type_name) {
+                name if is_padded(&name) => padded(&column.name),
+                name if is_foreign(&name) => printed(&column.name),
+                _ => format!("t.{}::text", ident(&column.name)),
             })
             .collect();
         format!(

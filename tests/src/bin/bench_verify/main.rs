@@ -4,16 +4,12 @@
 //! Progress goes to stderr, the table to stdout. `benches/README.md` says what is measured and how.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
-use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use pgferry_plan::Side;
 use pgferry_tests::config::migration;
-use pgferry_tests::tempdir::TempDir;
-use pgferry_tests::{
-    Cluster, ConfigFile, DATABASE, Daemon, Profile, eventually, expect, install, process,
-};
+use pgferry_tests::{Cluster, ConfigFile, DATABASE, Daemon, Profile, eventually, expect, install};
 
 #[expect(dead_code, reason = "what has arrived is compared here by the tools themselves")]
 #[path = "../bench_copy/reference.rs"]
@@ -21,6 +17,8 @@ mod reference;
 #[expect(dead_code, reason = "one destination serves every round")]
 #[path = "../bench_copy/servers.rs"]
 mod servers;
+
+mod peers;
 
 /// A line of progress.
 macro_rules! say {
@@ -136,6 +134,17 @@ fn run(arguments: &Arguments) -> Result<String, String> {
     let daemon = carry(&source, &destination, arguments);
     let mut measured: Vec<(Tool, Vec<f64>, Vec<String>)> =
         arguments.tools.iter().map(|tool| (*tool, Vec::new(), Vec::new())).collect();
+    let mut absent: Vec<(Tool, String)> = Vec::new();
+    measured.retain(|(tool, ..)| match peers::version(*tool, &source) {
+        Ok(version) => {
+            say!("{}: {version}", tool.name());
+            true
+        }
+        Err(why) => {
+            absent.push((*tool, why));
+            false
+        }
+    });
     for round in 0..=arguments.rounds {
         for (tool, seconds, troubles) in &mut measured {
             servers::settle(&source, &destination);
@@ -166,6 +175,9 @@ fn run(arguments: &Arguments) -> Result<String, String> {
             middle / reference,
             troubles.first().map(|why| format!("  FAILED: {why}")).unwrap_or_default()
         ));
+    }
+    for (tool, why) in &absent {
+        text.push_str(&format!("{:<10} not run: {why}\n", tool.name()));
     }
     text.push_str(&format!("\npeak memory of the daemon: {:.1} MiB", peak_mib(&daemon)));
     Ok(text)
@@ -216,52 +228,10 @@ fn compare(
             let ended = daemon.wait_for_operation(&accepted);
             if ended["state"] == "succeeded" { Ok(()) } else { Err(ended.to_string()) }
         }
-        Tool::DataDiff | Tool::Reladiff => {
-            // pgbench_history has no key, which neither of them takes.
-            for (table, key) in [
-                ("pgbench_accounts", "aid"),
-                ("docs", "id"),
-                ("pgbench_tellers", "tid"),
-                ("pgbench_branches", "bid"),
-            ] {
-                let mut command = process::bound(peer(tool), "TERM");
-                command.args([from.as_str(), table, to.as_str(), table, "-k", key, "-c", "%"]);
-                command.args(["--threads", &arguments.jobs.to_string()]);
-                quiet(command)?;
-            }
-            Ok(())
-        }
-        Tool::Pgcopydb => {
-            let dir = TempDir::new("pgcopydb");
-            let mut command = servers::program(source, "pgcopydb");
-            command.args(["compare", "data", "--source", &from, "--target", &to]);
-            command.args(["--jobs", &arguments.jobs.to_string(), "--dir"]);
-            command.arg(dir.path().join("work"));
-            let output = process::output(command).map_err(|e| e.to_string())?;
-            // pgferry's own tables differ by design: only the application's tables count.
-            if output.stdout.is_empty() && !output.status.success() {
-                return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-            }
-            Ok(())
+        Tool::DataDiff | Tool::Reladiff | Tool::Pgcopydb => {
+            peers::compare(tool, source, &from, &to, arguments.jobs)
         }
     }
-}
-
-/// Where `benches/verify` has put the tools from PyPI.
-fn peer(tool: Tool) -> PathBuf {
-    let place = std::env::var_os("PGFERRY_BENCH_PEERS").map(PathBuf::from).unwrap_or_default();
-    place.join("bin").join(tool.name())
-}
-
-/// Runs a tool that prints what differs, and so prints nothing.
-fn quiet(command: Command) -> Result<(), String> {
-    let output = process::output(command).map_err(|e| e.to_string())?;
-    if output.status.success() && output.stdout.is_empty() {
-        return Ok(());
-    }
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    Err(said.chars().rev().take(400).collect::<Vec<_>>().into_iter().rev().collect())
 }
 
 fn peak_mib(daemon: &Daemon) -> f64 {

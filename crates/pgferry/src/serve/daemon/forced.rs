@@ -44,7 +44,7 @@ impl Daemon {
             answer(Some(reply), Err(conflict(blockers)));
             return None;
         }
-        Some(First::order(Order { verb, open_passive, force }, Some(reply)))
+        Some(First::order(Order { verb, open_passive, force, repair: false }, Some(reply)))
     }
 
     /// A forced order while there is no journal: where its place has been moved after it was lost with
@@ -92,7 +92,7 @@ impl Daemon {
             return None;
         }
         Some(First {
-            order: Order { verb, open_passive: command.open_passive, force: true },
+            order: Order { verb, open_passive: command.open_passive, force: true, repair: false },
             adopts: Some((lost, record.id)),
             lease: Some(record.epoch.saturating_add(FAR_PAST)),
             reply: Some(command.reply),

@@ -12,7 +12,6 @@ use pgferry_plan::{Blocker, Course, Facts, Order, Seen, Side, Step, Verb, verify
 use pgferry_postgres::PgCluster;
 use pgferry_postgres::journal::Leader;
 use pgferry_postgres::node::LookError;
-use pgferry_postgres::verify::Wish;
 use pgferry_server::{Accepted, Command};
 use pgferry_traffic::MigrationTraffic;
 
@@ -287,11 +286,10 @@ impl Daemon {
             self.cluster.forget_failure();
             self.traffic.forget_failure();
         }
-        self.request(engine, Order { verb, open_passive, force }, Some(reply)).await?;
-        // Only of what was accepted: a repair that was refused is not made up for later.
-        let accepted = engine.facts().running(Verb::Verify).filter(|_| !verifies);
+        self.request(engine, Order { verb, open_passive, force, repair }, Some(reply)).await?;
+        let accepted = engine.facts().running(Verb::Verify).filter(|_| !verifies && show_values);
         if let Some(run) = accepted.map(|accepted| accepted.id) {
-            self.cluster.wish_of_verification(run, Wish { show_values, repair });
+            self.cluster.show_values_of_verification(run);
         }
         Ok(())
     }

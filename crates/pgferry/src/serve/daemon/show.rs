@@ -259,6 +259,9 @@ impl Daemon {
                 | Event::Unwinding { .. }
                 | Event::Undone { .. }
                 | Event::LineCrossed
+                | Event::RepairRequested { .. }
+                | Event::RepairIntended { .. }
+                | Event::Repaired { .. }
                 | Event::Verified { .. }
                 | Event::OperationEnded { .. } => {}
             }

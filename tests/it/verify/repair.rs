@@ -1,0 +1,137 @@
+//! A repair mends what differs, and nothing that it cannot do exactly.
+
+use std::time::Duration;
+
+use pgferry_plan::Side;
+use pgferry_tests::daemon::AtFailpoint;
+use pgferry_tests::{ConfigFile, Daemon, Ledger, LedgerOptions, Pair};
+use serde_json::{Value, json};
+
+use super::{WIDE, saboteur, verify};
+use crate::settled::SOON;
+
+/// What the journal says of repairs, as `GET …/events` shows it.
+fn repairs_told(daemon: &Daemon) -> Vec<Value> {
+    let events = daemon.get("/v1/migrations/shop/events").body["events"].clone();
+    let is_of_repair =
+        |event: &Value| event["event"].as_str().is_some_and(|name| name.starts_with("repair"));
+    events.as_array().cloned().unwrap_or_default().into_iter().filter(is_of_repair).collect()
+}
+
+/// Exactly the rows that differ are copied again, while the application writes on; what cannot be
+/// done exactly is refused with its reason.
+#[test]
+fn a_repair_copies_again_what_differs_and_refuses_what_it_cannot_do_exactly() {
+    let pair = Pair::with_bank();
+    pair.load(WIDE);
+    pair.load(
+        "CREATE TABLE bank.noted (id int PRIMARY KEY, v text);
+         INSERT INTO bank.noted SELECT n, 'v' FROM generate_series(1, 10) AS n;
+         CREATE TABLE bank.coded (id int PRIMARY KEY, code text UNIQUE);
+         INSERT INTO bank.coded SELECT n, 'code ' || n FROM generate_series(1, 10) AS n;
+         CREATE FUNCTION bank.note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+         CREATE TRIGGER note BEFORE INSERT ON bank.noted FOR EACH ROW EXECUTE FUNCTION bank.note();
+         GRANT SELECT, INSERT, UPDATE, DELETE ON bank.noted TO app",
+    );
+    let config = ConfigFile::for_pair(&pair).insert_only(&[
+        "bank.ledger_keyless",
+        "wide.nothing",
+        "wide.loose",
+    ]);
+    let daemon = Daemon::start(&config);
+    let ledger =
+        Ledger::start(&pair, LedgerOptions { writers: 2, pause: Duration::from_millis(20) });
+    daemon.bring_to_ready();
+    let bad = saboteur(&pair, Side::Destination);
+    bad.run("DELETE FROM bank.balances WHERE account IN (3, 4)");
+    bad.run("INSERT INTO bank.balances VALUES (4711, 1)");
+    bad.run("DELETE FROM wide.types WHERE id IN (1, 100001, 100003)");
+    bad.run("UPDATE wide.types SET double = 0, exact = 7.0, padded = 'other' WHERE id = 100002");
+    bad.run("DELETE FROM wide.by_mood WHERE code = 'code 9'");
+    // What is missing finds its place taken by what is extra.
+    bad.run("UPDATE bank.coded SET id = 500 WHERE id = 5");
+    bad.run("UPDATE bank.noted SET v = 'other' WHERE id = 5");
+    bad.run("INSERT INTO wide.loose VALUES (99, 'new')");
+    // Told first, and nothing is changed by it.
+    let told = daemon.command(&["verify", "--repair"]);
+    assert_eq!(told.code, Some(1), "{told:?}");
+    assert!(told.stderr.contains("--repair --yes"), "{told:?}");
+    assert_eq!(pair.admin(Side::Destination).number("SELECT count(*) FROM bank.balances"), 63);
+
+    let done = daemon.command(&["verify", "--repair", "--yes"]);
+    assert_eq!(done.code, Some(1), "two tables cannot be mended: {done:?}");
+    assert!(done.stdout.contains("bank.balances (account=4711): extra; copied again"), "{done:?}");
+    assert!(
+        done.stdout.contains("bank.noted (id=5): different in v; not copied again"),
+        "{done:?}"
+    );
+    assert!(done.stdout.contains("wide.loose (1 rows): extra; not copied again"), "{done:?}");
+    let last = daemon.migration()["verification"].clone();
+    assert_eq!(
+        (last["mended_rows"].as_u64(), last["mismatched_rows"].as_u64()),
+        (Some(10), Some(2))
+    );
+    let repairs = repairs_told(&daemon);
+    let of = |event: &str, table: &str| -> Vec<Value> {
+        let is = |told: &&Value| told["event"] == event && told["table"] == table;
+        repairs.iter().filter(is).cloned().collect()
+    };
+    assert_eq!(repairs[0]["event"], "repair_requested", "{repairs:?}");
+    for (table, rows, mended) in
+        [("bank.balances", 3, 3), ("wide.types", 4, 4), ("bank.noted", 1, 0), ("wide.loose", 1, 0)]
+    {
+        let (intended, ended) = (of("repair_intended", table), of("repaired", table));
+        assert_eq!((intended.len(), ended.len()), (1, 1), "{table}: {repairs:?}");
+        assert_eq!(intended[0]["rows"], rows, "{table}: {intended:?}");
+        assert_eq!(ended[0]["rows"], mended, "{table}: {ended:?}");
+        assert_eq!(ended[0]["refused"].is_string(), mended == 0, "{table}: {ended:?}");
+        assert_eq!(intended[0]["repair"], ended[0]["repair"]);
+        assert!(intended[0]["seq"].as_u64() < ended[0]["seq"].as_u64());
+    }
+    assert!(!Value::from(repairs).to_string().contains("4711"), "no key is in the journal");
+    bad.run("DELETE FROM wide.loose WHERE a = 99; UPDATE bank.noted SET v = 'v' WHERE id = 5");
+    let (state, report) = verify(&daemon);
+    assert_eq!(state, "succeeded", "{report}");
+    // Nothing travelled back, and no promise was broken.
+    crate::settled::assert_whole(&pair, &ledger, Side::Source);
+    let origins = pair.admin(Side::Destination);
+    let left = "SELECT count(*) FROM pg_replication_origin WHERE roname LIKE '%repair'";
+    assert_eq!(origins.number(left), 0);
+}
+
+/// Nothing is copied again that the journal does not hold, and what it holds is gone on with.
+#[test]
+fn a_repair_is_in_the_journal_before_it_is_done_and_outlives_its_daemon() {
+    let pair = Pair::with_bank();
+    let mut daemon = Daemon::for_bank(&pair);
+    daemon.bring_to_ready();
+    let bad = saboteur(&pair, Side::Destination);
+    bad.run("UPDATE bank.balances SET amount = 77 WHERE account = 7");
+    bad.run("DELETE FROM bank.balances WHERE account = 8");
+    let damaged = "SELECT count(*) FROM bank.balances WHERE account = 8 OR amount <> 77";
+    let there = pair.admin(Side::Destination);
+    let before = there.number(damaged);
+
+    daemon.failpoint().arm("before_repair", AtFailpoint::Die);
+    let _ = daemon.try_post("/v1/migrations/shop/verify", &json!({"repair": true}));
+    let _ = daemon.wait_for_end(SOON);
+    assert_eq!(there.number(damaged), before, "it is only intended");
+
+    daemon.serve();
+    let ended = daemon.wait_until("the verification to end", |migration| {
+        let verification = &migration["verification"];
+        verification["mended_rows"] == 2 && verification["state"] != "running"
+    });
+    assert_eq!(ended["verification"]["state"], "clean", "{ended}");
+    assert_eq!(there.number("SELECT count(*) FROM bank.balances WHERE amount = 77"), 0);
+    let told: Vec<(String, u64)> = repairs_told(&daemon)
+        .iter()
+        .map(|event| {
+            let name = event["event"].as_str().unwrap_or_default().to_owned();
+            (name, event["rows"].as_u64().unwrap_or(0))
+        })
+        .collect();
+    let wanted =
+        [("repair_requested", 0), ("repair_intended", 2), ("repair_intended", 2), ("repaired", 2)];
+    assert_eq!(told, wanted.map(|(name, rows)| (name.to_owned(), rows)));
+}

@@ -1,0 +1,121 @@
+//! Writes under way are no fault, and a verification outlives its daemon.
+
+use std::time::Duration;
+
+use pgferry_plan::Side;
+use pgferry_tests::{ConfigFile, Daemon, Ledger, LedgerOptions, Pair, PairOptions, eventually};
+use serde_json::json;
+
+use super::{differences, saboteur, verify};
+use crate::settled::SOON;
+
+#[test]
+fn writes_under_way_are_no_fault() {
+    let pair = Pair::with_bank();
+    pair.load(
+        "CREATE TABLE bank.churn (id int PRIMARY KEY, v text);
+        INSERT INTO bank.churn SELECT n, 'v' FROM generate_series(1, 2000) AS n;
+        GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON bank.churn TO app",
+    );
+    let daemon = Daemon::for_bank(&pair);
+    let ledger =
+        Ledger::start(&pair, LedgerOptions { writers: 2, pause: Duration::from_millis(20) });
+    daemon.bring_to_ready();
+    ledger.wait_for_writes(50, SOON);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Keys that move, rows that come and go, a table that is emptied and filled again.
+        scope.spawn(|| {
+            let app = pair.app_on(Side::Source).unwrap();
+            let mut turn = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                turn += 1;
+                if turn % 40 == 0 {
+                    app.run("TRUNCATE bank.churn");
+                    app.run(
+                        "INSERT INTO bank.churn SELECT n, 'v' FROM generate_series(1, 2000) AS n",
+                    );
+                }
+                let low = turn % 1900;
+                app.run(&format!(
+                    "UPDATE bank.churn SET id = -id WHERE id BETWEEN {low} AND {low} + 20;
+                     UPDATE bank.churn SET v = v || 'x' WHERE id % 97 = {turn} % 97;
+                     DELETE FROM bank.churn WHERE id = {low} + 30;
+                     UPDATE bank.churn SET v = 'hot {turn}' WHERE id = 1999"
+                ));
+            }
+        });
+        for round in 0..8 {
+            let (state, report) = verify(&daemon);
+            if state != "succeeded" {
+                stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+            assert_eq!(state, "succeeded", "round {round}: {report}");
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    // A fault is found among them all the same.
+    let bad = saboteur(&pair, Side::Destination);
+    bad.run("DELETE FROM bank.balances WHERE account = 7");
+    let (state, report) = verify(&daemon);
+    assert_eq!(state, "failed", "{report}");
+    let found = differences(&report);
+    assert_eq!(found.len(), 1, "{report}");
+    assert_eq!(found[0]["key"], json!([{"column": "account", "value": "7"}]));
+    drop(ledger);
+    eventually("the verification to be told", SOON, || {
+        let metrics = daemon.try_get("/metrics")?.body;
+        let line = "pgferry_verify_mismatched_rows{migration=\"shop\"} 1";
+        let text = metrics.as_str().unwrap_or_default();
+        if text.contains(line) { Ok(()) } else { Err("not there yet".to_owned()) }
+    });
+}
+
+#[test]
+fn a_verification_goes_on_where_a_killed_daemon_left_it() {
+    let pair = Pair::start(PairOptions::default());
+    pair.load(
+        "CREATE TABLE big (id bigint PRIMARY KEY, v text);
+         INSERT INTO big SELECT n, repeat('v', 300) FROM generate_series(1, 400000) AS n;
+         CREATE TABLE small (id int PRIMARY KEY);
+         GRANT SELECT, INSERT, UPDATE, DELETE ON big, small TO app",
+    );
+    // A pace at which it takes some seconds.
+    let config = ConfigFile::for_pair(&pair)
+        .with(&pgferry_tests::config::migration("verify.max_bytes_per_second"), "20MB")
+        .with(&pgferry_tests::config::migration("verify.jobs"), 1)
+        .with(&pgferry_tests::config::migration("cutover.require_verification"), false);
+    let mut daemon = Daemon::start(&config);
+    daemon.bring_to_ready();
+    assert!(daemon.migration()["verification"].is_null(), "none is asked for");
+    let bad = saboteur(&pair, Side::Destination);
+    bad.run("UPDATE big SET v = 'damaged' WHERE id = 399999");
+    let accepted = daemon.order("verify");
+    assert_eq!(accepted.status, 202, "{}", accepted.body);
+    assert_eq!(daemon.order("verify").body["code"], "already_verifying");
+    let admin = pair.admin(Side::Destination);
+    eventually("a range to be written down", SOON, || {
+        let done = admin.number("SELECT count(*) FROM pgferry.verified WHERE outcome IS NOT NULL");
+        if done > 0 { Ok(()) } else { Err(done.to_string()) }
+    });
+    daemon.kill();
+    let verified = "SELECT string_agg(range_no || ' ' || verified_at, ',' ORDER BY range_no)
+        FROM pgferry.verified WHERE outcome IS NOT NULL AND table_name = 'big'";
+    let before = admin.value(verified).unwrap();
+    daemon.serve();
+    let operation = daemon.wait_for_operation(&accepted);
+    assert_eq!(operation["state"], "failed", "{operation}");
+    let after = admin.value(verified).unwrap();
+    let first = before.split(',').next().unwrap();
+    assert!(after.contains(first), "{first} was compared again: {after}");
+    let report = daemon.get("/v1/migrations/shop/verification").body;
+    assert_eq!(report["verification"]["rows"], 400_000, "{report}");
+    assert_eq!(differences(&report)[0]["key"][0]["value"], "399999");
+    // What was found outlives the process, too.
+    daemon.kill();
+    daemon.serve();
+    eventually("the report to be there again", SOON, || {
+        let again = daemon.try_get("/v1/migrations/shop/verification")?.body;
+        if differences(&again).len() == 1 { Ok(()) } else { Err(again.to_string()) }
+    });
+}
