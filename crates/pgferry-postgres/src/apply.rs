@@ -7,6 +7,7 @@ mod copying;
 mod count;
 mod jobs;
 mod large_objects;
+mod subscribing;
 
 use pgferry_engine::Fault;
 use pgferry_plan::{Action, Blocker, Course, Direction, Facts, Side};
@@ -38,21 +39,12 @@ impl PgCluster {
                 self.node(*side).mutate(guard, &sql).await
             }
             Action::CreateSubscription { direction, on_empty_set } => {
-                let conninfo = self.peer_conninfo(direction.from());
                 let sets = if *on_empty_set {
                     vec![name.empty_set()]
                 } else {
                     vec![name.set(), name.insert_only_set()]
                 };
-                let subscription = name.subscription(*direction);
-                let as_text = self.has_oid_columns().await?;
-                let sql = statements::create_subscription(
-                    &subscription,
-                    conninfo.expose(),
-                    &sets,
-                    as_text,
-                );
-                self.on_subscriber(*direction, guard, &sql).await
+                self.create_subscription(*direction, &sets, guard).await
             }
             Action::CreateCopyingSubscription => {
                 let conninfo = self.peer_conninfo(Side::Source);
