@@ -13,6 +13,7 @@ mod existing_schema;
 mod forced;
 mod harness;
 mod large_objects;
+mod majors;
 mod pglogical_copy;
 mod privileges;
 mod schema;

@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use crate::settled::{SOON, wait_for_go};
 
-const WIDE: &str = include_str!("../src/sql/wide.sql");
+pub(crate) const WIDE: &str = include_str!("../src/sql/wide.sql");
 
 /// A session that damages the passive side: what it writes carries an origin, so that it is not
 /// streamed back to the active side.
-fn saboteur(pair: &Pair, side: Side) -> Session {
+pub(crate) fn saboteur(pair: &Pair, side: Side) -> Session {
     let session = pair.admin(side);
     session.run(
         "SELECT pg_replication_origin_create('sabotage')
@@ -28,13 +28,13 @@ fn saboteur(pair: &Pair, side: Side) -> Session {
 }
 
 /// Verifies, and returns the operation's state with what was found.
-fn verify(daemon: &Daemon) -> (String, Value) {
+pub(crate) fn verify(daemon: &Daemon) -> (String, Value) {
     let operation = daemon.carry_out("verify");
     let report = daemon.get("/v1/migrations/shop/verification").body;
     (operation["state"].as_str().unwrap_or_default().to_owned(), report)
 }
 
-fn differences(report: &Value) -> Vec<Value> {
+pub(crate) fn differences(report: &Value) -> Vec<Value> {
     report["differences"].as_array().cloned().unwrap_or_default()
 }
 
@@ -507,7 +507,8 @@ fn alike(session: &Session, expression: &str, type_name: &str, values: &str) -> 
 #[test]
 fn the_list_of_types_that_are_hashed_as_they_are_is_proven() {
     let pair = Pair::start(PairOptions::default());
-    let session = pair.admin(Side::Source);
+    // The newer server, where they differ: those before 14 hash no record.
+    let session = pair.admin(Side::Destination);
     let whole = "SELECT ((random() - 0.5) * 2 * 9e18)::int8 FROM generate_series(1, 20000)
         UNION ALL SELECT n::int8 FROM generate_series(-5000, 5000) AS n
         UNION ALL SELECT (n::int8 << 32) # m FROM generate_series(-60, 60) AS n, generate_series(-60, 60) AS m

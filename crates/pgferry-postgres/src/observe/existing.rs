@@ -45,13 +45,15 @@ impl PgCluster {
             tokio::try_join!(self.tables(Side::Source), self.tables(Side::Destination))?;
         let names = Names::of(&on_source, &on_destination);
         let scope = SchemaScope { schemas: self.rules.schemas.clone() };
-        let PostData { differing, mut extra, same_words } =
+        let PostData { differing, mut extra, same_words, .. } =
             compare_post_data(&source, &destination, &scope)
                 .await
                 .map_err(|error| LookError::Said(crate::node::scrub(&error.to_string())))?;
         extra.retain(|object| names.contains(&object.table));
-        let (here, there) =
-            tokio::try_join!(properties(&source, &names), properties(&destination, &names))?;
+        let (here, there) = tokio::try_join!(
+            properties(&source, &names, true),
+            properties(&destination, &names, true)
+        )?;
         let mut look = ExistingLook {
             with_rows: with_rows(&destination, &on_destination).await?,
             differing,
@@ -87,7 +89,7 @@ impl PgCluster {
             tokio::try_join!(self.tables(Side::Source), self.tables(Side::Destination))?;
         let names = Names::of(&on_source, &on_destination);
         let scope = SchemaScope { schemas: self.rules.schemas.clone() };
-        let PostData { differing, mut extra, same_words } =
+        let PostData { differing, mut extra, reworded, same_words } =
             compare_post_data(&source, &destination, &scope)
                 .await
                 .map_err(|error| LookError::Said(crate::node::scrub(&error.to_string())))?;
@@ -109,11 +111,17 @@ impl PgCluster {
         found.differing.extend(
             extra.iter().filter(|extra| stands_in_the_way(extra)).map(|extra| extra.text.clone()),
         );
+        let (here, there) = tokio::try_join!(
+            properties(&source, &names, same_words),
+            properties(&destination, &names, same_words)
+        )?;
+        found.privileges = differences(&here.grants, &there.grants);
+        let defaults = differences(&here.defaults, &there.defaults);
         if same_words {
-            let (here, there) =
-                tokio::try_join!(properties(&source, &names), properties(&destination, &names))?;
-            found.differing.extend(differences(&here.defaults, &there.defaults));
-            found.privileges = differences(&here.grants, &there.grants);
+            found.differing.extend(defaults);
+        } else {
+            found.reworded = reworded;
+            found.reworded.extend(defaults);
         }
         Ok(found)
     }
@@ -133,6 +141,8 @@ pub(crate) struct Definitions {
     pub(crate) differing: Vec<String>,
     /// Owners and privileges.
     pub(crate) privileges: Vec<String>,
+    /// What two major versions print in different words.
+    pub(crate) reworded: Vec<String>,
 }
 
 /// The tables in scope and the partitioned ones above them, as two arrays.
@@ -247,9 +257,14 @@ struct Properties {
     grants: BTreeMap<String, String>,
 }
 
-async fn properties(client: &Client, names: &Names) -> Result<Properties, LookError> {
+/// `maintain`: with the privilege of that name, which not every major version has.
+async fn properties(
+    client: &Client,
+    names: &Names,
+    maintain: bool,
+) -> Result<Properties, LookError> {
     let mut properties = Properties::default();
-    for row in client.query(PROPERTIES, &[&names.schemas, &names.names]).await? {
+    for row in client.query(PROPERTIES, &[&names.schemas, &names.names, &maintain]).await? {
         let table = table_of(&row, "table_schema", "table_name")?;
         let value: Option<String> = row.try_get("value")?;
         let value = value.unwrap_or_default();
