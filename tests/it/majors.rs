@@ -2,7 +2,7 @@
 //! between different ones; beside them it runs with whatever this machine has.
 
 use pgferry_plan::Side;
-use pgferry_tests::{ConfigFile, Daemon, Pair, PairOptions, content, install, leftovers};
+use pgferry_tests::{ConfigFile, Daemon, Pair, PairOptions, content, leftovers};
 use serde_json::Value;
 
 use crate::settled::{SOON, wait_for_go};
@@ -83,9 +83,8 @@ fn a_definition_that_differs_is_told_whichever_the_versions_are() {
          ALTER TABLE store.orders ALTER placed_at SET DEFAULT timestamptz '2026-01-01Z';
          GRANT TRUNCATE ON store.audit TO reader",
     );
-    let alike = Side::BOTH.map(|side| install::major_version(pair.cluster(side).bin()));
     let (kind, ends) =
-        if alike[0] == alike[1] { ("definition", "failed") } else { ("wording", "succeeded") };
+        if pair.same_major() { ("definition", "failed") } else { ("wording", "succeeded") };
     let (state, report) = verify(&daemon);
     assert_eq!(state, ends, "{report}");
     let told: Vec<String> = of_kind(&report, kind).iter().map(ToString::to_string).collect();

@@ -99,6 +99,14 @@ impl Pair {
         Self { source, destination, authority }
     }
 
+    /// Whether both servers are of one major version, and so print a definition in the same words.
+    #[must_use]
+    pub fn same_major(&self) -> bool {
+        let [source, destination] = [&self.source, &self.destination]
+            .map(|cluster| crate::install::major_version(cluster.bin()));
+        source == destination
+    }
+
     /// The server of a side.
     #[must_use]
     pub fn cluster(&self, side: Side) -> &Cluster {

@@ -323,8 +323,11 @@ const HAS_OID_COLUMNS: &str = "\
     SELECT EXISTS (SELECT FROM used u JOIN pg_catalog.pg_type t ON t.oid = u.typid \
         WHERE t.typnamespace = 'pg_catalog'::regnamespace AND t.typname LIKE 'reg%')";
 
+/// Before 14 a superuser alone may, whatever is granted.
 const MAY_USE_ORIGINS: &str = "\
-    SELECT bool_and(has_function_privilege(p.oid, 'EXECUTE')) FROM pg_catalog.pg_proc p \
+    SELECT bool_and(has_function_privilege(p.oid, 'EXECUTE')) AND bool_and( \
+        current_setting('server_version_num')::int >= 140000 \
+        OR current_setting('is_superuser')::bool) FROM pg_catalog.pg_proc p \
     WHERE p.proname IN ('pg_replication_origin_advance', 'pg_replication_origin_session_setup', \
         'pg_replication_origin_xact_setup', 'pg_replication_origin_session_reset') \
     AND p.pronamespace = 'pg_catalog'::regnamespace";

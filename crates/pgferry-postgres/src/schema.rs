@@ -193,12 +193,14 @@ impl SchemaCopy<'_> {
         entries: &[&Entry],
     ) -> Result<PathBuf, SchemaError> {
         let list = dir.write(&format!("{name}.list"), &toc::list(entries.iter().copied()))?;
-        let script = dir.path(&format!("{name}.sql"));
+        let whole = dir.path(&format!("{name}.whole.sql"));
         let mut restore = Child::new(self.tools.program("pg_restore"));
         restore.arg("--no-tablespaces").arg(file_argument("--use-list=", &list));
-        restore.arg(file_argument("--file=", &script)).arg(dump);
+        restore.arg(file_argument("--file=", &whole)).arg(dump);
         restore.run(self.cancel).await?;
-        Ok(script)
+        let reading = SchemaError::io(format!("reading {}", whole.display()));
+        let text = std::fs::read(&whole).map_err(reading)?;
+        dir.write(&format!("{name}.sql"), child::without_newer_setting(&text))
     }
 
     /// Runs scripts on the destination as one transaction.
@@ -227,6 +229,7 @@ impl SchemaCopy<'_> {
         }
         let list = dir.write(&format!("{name}.list"), &toc::list(entries.iter().copied()))?;
         let mut restore = self.tool("pg_restore", self.destination);
+        restore.forgive_newer_setting();
         restore.args(["--no-password", "--no-tablespaces"]);
         restore.arg(format!("--jobs={}", jobs.max(1)));
         restore.arg(file_argument("--use-list=", &list)).arg(dump);

@@ -2,6 +2,7 @@
 //!
 //! Where pgferry's role may create an extension there is no finding: the road creates it itself.
 
+use super::privileges::grants_reach_origins;
 use super::{ExtensionFacts, Node, PglogicalFacts};
 use crate::finding::Finding;
 use crate::pglogical;
@@ -73,22 +74,28 @@ pub(super) fn check_stream(provider: Node<'_>, subscriber: Node<'_>, findings: &
         // Who makes the extension owns its tables.
         None => role.creates_any_extension,
     };
-    let mut missing = Vec::new();
-    if !may_mark {
-        missing.push("UPDATE (sync_status) ON pglogical.local_sync_status".to_owned());
-    }
-    for function in &role.origin_functions_refused {
-        if ["_create(", "_advance("].iter().any(|needed| function.contains(needed)) {
-            missing.push(format!("EXECUTE ON FUNCTION pg_catalog.{function}"));
-        }
-    }
-    if missing.is_empty() {
+    let origins = role.origin_functions_refused.iter().filter(|function| {
+        ["_create(", "_advance("].iter().any(|needed| function.contains(needed))
+    });
+    let origins: Vec<&String> = origins.collect();
+    let hint = if !origins.is_empty() && !grants_reach_origins(subscriber) {
+        "install a package of pglogical 2.4.5 or later, restart the server, and then, where the \
+         extension exists: ALTER EXTENSION pglogical UPDATE;"
+            .to_owned()
+    } else {
+        let update = "UPDATE (sync_status) ON pglogical.local_sync_status".to_owned();
+        let execute = |function: &&String| format!("EXECUTE ON FUNCTION pg_catalog.{function}");
+        (!may_mark)
+            .then_some(update)
+            .into_iter()
+            .chain(origins.iter().map(execute))
+            .map(|right| format!("GRANT {right} TO {};", ident(subscriber.role())))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    if hint.is_empty() {
         return;
     }
-    let grants: Vec<String> = missing
-        .iter()
-        .map(|right| format!("GRANT {right} TO {};", ident(subscriber.role())))
-        .collect();
     findings.push(Finding::block(
         "stream_cannot_begin",
         subscriber.about("pglogical"),
@@ -99,7 +106,7 @@ pub(super) fn check_stream(provider: Node<'_>, subscriber: Node<'_>, findings: &
             subscriber.side,
             server.major()
         ),
-        grants.join(" "),
+        hint,
     ));
 }
 

@@ -294,6 +294,20 @@ fn an_old_pglogical_cannot_begin_a_stream_from_a_newer_server_without_rights() {
              TO \"pgferry\";"
         )
     );
+    let beyond_grants = found_after(|f| {
+        to_17_with_rights(f);
+        alter(&mut source(f).server, |server| server.version_num = 130_016);
+        alter(&mut source(f).privileges, |p| {
+            p.origin_functions_refused = vec!["pg_replication_origin_create(text)".into()];
+        });
+    });
+    for (code, words) in [
+        ("stream_cannot_begin", "install a package of pglogical 2.4.5"),
+        ("origin_functions_not_granted", "nothing can be granted"),
+    ] {
+        let hint = beyond_grants.iter().find(|f| f.code == code).map(|f| f.hint.as_str());
+        assert!(hint.is_some_and(|hint| hint.contains(words)), "{beyond_grants:?}");
+    }
     let newer = found_after(|f| {
         to_17(f);
         alter(&mut source(f).extensions, |e| {
