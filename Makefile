@@ -2,10 +2,16 @@
 
 CARGO ?= cargo
 
-.PHONY: help deps lint test demo chaos soak bench-copy bench-switchover bench-verify deny
+# Between which majors `make majors` runs.
+PAIRS ?= 13:15 15:17
+
+.PHONY: help deps lint test majors demo chaos soak bench-copy bench-switchover bench-verify deny
 
 help:
 	@echo 'make test    install what is missing, run every test'
+	@echo 'make majors  the tests that depend on the version of PostgreSQL, from 13 to 15 and from 15'
+	@echo '             to 17; PAIRS="15:17" or ARGS="-- crossing::" for less. The servers that are'
+	@echo '             missing are unpacked into target/majors, which takes minutes and a network'
 	@echo 'make demo    two servers, eight writers, a move forth, back and forth again'
 	@echo '             ARGS="--switchovers 10" for more of them'
 	@echo 'make chaos   every fault at every step of a switchover, on real servers; about an hour.'
@@ -33,6 +39,9 @@ lint:
 # Each test starts two servers and a daemon, so two at once, whatever the machine has.
 test: deps
 	$(CARGO) test --locked --workspace -- --test-threads=2
+
+majors: deps
+	scripts/majors-tests.sh $(PAIRS) $(ARGS)
 
 demo: deps
 	$(CARGO) build --locked --release --workspace --bin pgferry --bin demo

@@ -56,7 +56,9 @@ fn config(pair: &Pair) -> ConfigFile {
 fn a_schema_that_is_there_is_taken_and_comes_out_as_it_was() {
     let pair = pair_with_schema();
     let before = definitions(&pair, Side::Destination);
-    assert_eq!(before, definitions(&pair, Side::Source), "the test's own schemas differ");
+    if pair.same_major() {
+        assert_eq!(before, definitions(&pair, Side::Source), "the test's own schemas differ");
+    }
     // Only there, and nobody's business; and one that costs and refuses nothing.
     pair.destination.sql(
         DATABASE,

@@ -14,7 +14,7 @@ mod repair;
 mod types;
 mod under_way;
 
-const WIDE: &str = include_str!("../src/sql/wide.sql");
+pub(crate) const WIDE: &str = include_str!("../src/sql/wide.sql");
 
 /// A session that damages the passive side: what it writes carries an origin, so that it is not
 /// streamed back to the active side.

@@ -236,6 +236,8 @@ impl Cluster {
         set("max_wal_senders", "20");
         set("max_worker_processes", "20");
         set("log_line_prefix", "%m [%p] %q%u@%d %a ");
+        // Servers before 14 would make md5 of passwords, which the access file below refuses.
+        set("password_encryption", "scram-sha-256");
         set("fsync", on(options.fsync));
         set("track_commit_timestamp", on(options.commit_timestamps));
         if install::lists_output_plugins(&self.bin) {

@@ -108,6 +108,8 @@ pub fn structure(cluster: &Cluster, dumped_by: &Cluster) -> String {
         .filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"))
         .filter(|line| !line.starts_with("--") && !line.is_empty())
         .filter(|line| !line.contains("EXTENSION"))
+        // The administrator's before 15, the database owner's since; each server makes its own.
+        .filter(|line| !line.starts_with("ALTER SCHEMA public OWNER TO "))
         .collect::<Vec<_>>()
         .join("\n")
 }

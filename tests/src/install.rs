@@ -98,8 +98,13 @@ fn has_pglogical(bin: &Path) -> bool {
     if !bin.join("postgres").is_file() || !bin.join("initdb").is_file() {
         return false;
     }
-    let library = output(Command::new(bin.join("pg_config")).arg("--pkglibdir"));
-    !library.is_empty() && Path::new(&library).join("pglogical.so").is_file()
+    // Beside the programs in Debian's packages, whose pg_config may name the place that they
+    // were built for instead of the one they were unpacked into.
+    let beside = bin.parent().is_some_and(|up| up.join("lib/pglogical.so").is_file());
+    beside || {
+        let library = output(Command::new(bin.join("pg_config")).arg("--pkglibdir"));
+        !library.is_empty() && Path::new(&library).join("pglogical.so").is_file()
+    }
 }
 
 /// Standard output without the last line end; empty when the program is missing or fails.

@@ -86,7 +86,25 @@ impl Pair {
         };
         let source = start(Side::Source);
         let destination = start(Side::Destination);
+        if options.extension && crate::install::major_version(destination.bin()) >= 17 {
+            // What finding `stream_cannot_begin` prints where the source's pglogical is older
+            // than 2.4.5; elsewhere it changes nothing. On both, to have the same grants.
+            for cluster in [&source, &destination] {
+                cluster.sql(
+                    DATABASE,
+                    "GRANT UPDATE (sync_status) ON pglogical.local_sync_status TO pgferry",
+                );
+            }
+        }
         Self { source, destination, authority }
+    }
+
+    /// Whether both servers are of one major version, and so print a definition in the same words.
+    #[must_use]
+    pub fn same_major(&self) -> bool {
+        let [source, destination] = [&self.source, &self.destination]
+            .map(|cluster| crate::install::major_version(cluster.bin()));
+        source == destination
     }
 
     /// The server of a side.

@@ -14,6 +14,7 @@ pub mod journal;
 pub mod lag;
 pub mod lsn;
 pub mod name;
+pub mod pglogical;
 pub mod pieces;
 pub mod predict;
 pub mod preflight;

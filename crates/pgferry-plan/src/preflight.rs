@@ -67,6 +67,8 @@ pub fn check(facts: &PreflightFacts) -> Vec<Finding> {
     if let (Some(source), Some(destination)) = (source, destination) {
         server::check_pair(source, destination, &mut findings);
         extension::check_pair(source, destination, &mut findings);
+        extension::check_stream(source, destination, &mut findings);
+        extension::check_stream(destination, source, &mut findings);
         objects::check_pair(source, destination, &facts.policy, &mut findings);
         tables::check_pair(source, destination, &mut findings);
         large_objects::check_pair(source, destination, &facts.policy, &mut findings);

@@ -120,6 +120,9 @@ pub enum DifferenceKind {
     Definition,
     /// Owner or privileges: told, and no reason against a cutover.
     Privilege,
+    /// A definition that is there on both sides, and that two major versions print in different
+    /// words. Whether it means the same is for people: told, and no reason against a cutover.
+    Wording,
 }
 
 impl DifferenceKind {
@@ -133,6 +136,7 @@ impl DifferenceKind {
             DifferenceKind::Index => "index",
             DifferenceKind::Definition => "definition",
             DifferenceKind::Privilege => "privilege",
+            DifferenceKind::Wording => "wording",
         }
     }
 
@@ -145,7 +149,7 @@ impl DifferenceKind {
             | DifferenceKind::LargeObject
             | DifferenceKind::Index
             | DifferenceKind::Definition => true,
-            DifferenceKind::Privilege => false,
+            DifferenceKind::Privilege | DifferenceKind::Wording => false,
         }
     }
 }

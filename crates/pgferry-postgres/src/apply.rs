@@ -7,6 +7,7 @@ mod copying;
 mod count;
 mod jobs;
 mod large_objects;
+mod subscribing;
 
 use pgferry_engine::Fault;
 use pgferry_plan::{Action, Blocker, Course, Direction, Facts, Side};
@@ -39,21 +40,12 @@ impl PgCluster {
                 self.node(*side).mutate(guard, &sql).await
             }
             Action::CreateSubscription { direction, on_empty_set } => {
-                let conninfo = self.peer_conninfo(direction.from());
                 let sets = if *on_empty_set {
                     vec![name.empty_set()]
                 } else {
                     vec![name.set(), name.insert_only_set()]
                 };
-                let subscription = name.subscription(*direction);
-                let as_text = self.has_oid_columns().await?;
-                let sql = statements::create_subscription(
-                    &subscription,
-                    conninfo.expose(),
-                    &sets,
-                    as_text,
-                );
-                self.on_subscriber(*direction, guard, &sql).await
+                self.create_subscription(*direction, &sets, guard).await
             }
             Action::CreateCopyingSubscription => {
                 let conninfo = self.peer_conninfo(Side::Source);
@@ -329,8 +321,11 @@ const HAS_OID_COLUMNS: &str = "\
     SELECT EXISTS (SELECT FROM used u JOIN pg_catalog.pg_type t ON t.oid = u.typid \
         WHERE t.typnamespace = 'pg_catalog'::regnamespace AND t.typname LIKE 'reg%')";
 
+/// Before 14 a superuser alone may, whatever is granted.
 const MAY_USE_ORIGINS: &str = "\
-    SELECT bool_and(has_function_privilege(p.oid, 'EXECUTE')) FROM pg_catalog.pg_proc p \
+    SELECT bool_and(has_function_privilege(p.oid, 'EXECUTE')) AND bool_and( \
+        current_setting('server_version_num')::int >= 140000 \
+        OR current_setting('is_superuser')::bool) FROM pg_catalog.pg_proc p \
     WHERE p.proname IN ('pg_replication_origin_advance', 'pg_replication_origin_session_setup', \
         'pg_replication_origin_xact_setup', 'pg_replication_origin_session_reset') \
     AND p.pronamespace = 'pg_catalog'::regnamespace";

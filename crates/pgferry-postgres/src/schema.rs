@@ -90,7 +90,7 @@ impl SchemaCopy<'_> {
             .filter(|e| !e.is_already_there(&there))
             .collect();
         let (schemas, rest): (Vec<_>, Vec<_>) = kept.iter().partition(|e| e.is_about_schemas());
-        let epoch = dir.write("epoch.sql", &epoch_check(self.epoch))?;
+        let epoch = dir.write("epoch.sql", epoch_check(self.epoch))?;
         let schemas = self.script(&dir, &dump, "schemas", &schemas).await?;
         let rest = self.script(&dir, &dump, "rest", &rest).await?;
         self.run_scripts(&[&epoch, &schemas, &rest]).await
@@ -125,7 +125,7 @@ impl SchemaCopy<'_> {
             let needed: Vec<&Entry> = needed.iter().filter(missing(Stage::AfterRows)).collect();
             self.restore(&dir, &dump, "keys", &needed, jobs).await?;
             let postponed: Vec<&Entry> = entries.iter().filter(missing(Stage::Postponed)).collect();
-            let epoch = dir.write("epoch.sql", &epoch_check(self.epoch))?;
+            let epoch = dir.write("epoch.sql", epoch_check(self.epoch))?;
             let postponed = self.script(&dir, &dump, "postponed", &postponed).await?;
             self.run_scripts(&[&epoch, &postponed]).await?;
         }
@@ -192,13 +192,15 @@ impl SchemaCopy<'_> {
         name: &str,
         entries: &[&Entry],
     ) -> Result<PathBuf, SchemaError> {
-        let list = dir.write(&format!("{name}.list"), &toc::list(entries.iter().copied()))?;
-        let script = dir.path(&format!("{name}.sql"));
+        let list = dir.write(&format!("{name}.list"), toc::list(entries.iter().copied()))?;
+        let whole = dir.path(&format!("{name}.whole.sql"));
         let mut restore = Child::new(self.tools.program("pg_restore"));
         restore.arg("--no-tablespaces").arg(file_argument("--use-list=", &list));
-        restore.arg(file_argument("--file=", &script)).arg(dump);
+        restore.arg(file_argument("--file=", &whole)).arg(dump);
         restore.run(self.cancel).await?;
-        Ok(script)
+        let reading = SchemaError::io(format!("reading {}", whole.display()));
+        let text = std::fs::read(&whole).map_err(reading)?;
+        dir.write(&format!("{name}.sql"), child::without_newer_setting(&text))
     }
 
     /// Runs scripts on the destination as one transaction.
@@ -225,8 +227,9 @@ impl SchemaCopy<'_> {
         if entries.is_empty() {
             return Ok(());
         }
-        let list = dir.write(&format!("{name}.list"), &toc::list(entries.iter().copied()))?;
+        let list = dir.write(&format!("{name}.list"), toc::list(entries.iter().copied()))?;
         let mut restore = self.tool("pg_restore", self.destination);
+        restore.forgive_newer_setting();
         restore.args(["--no-password", "--no-tablespaces"]);
         restore.arg(format!("--jobs={}", jobs.max(1)));
         restore.arg(file_argument("--use-list=", &list)).arg(dump);

@@ -317,6 +317,36 @@ fn subscription_on(
     )
 }
 
+/// Completes the creation of a subscription whose slot was made at `from`: the origin stands
+/// there, and pglogical has nothing left to prepare. Fails when pglogical names the slot otherwise.
+pub(crate) fn with_slot_made(create: &str, subscription: &str, slot: &str, from: &str) -> String {
+    let (subscription, slot) = (literal(subscription), literal(slot));
+    format!(
+        "{create}; \
+         SELECT pg_catalog.pg_replication_origin_create({slot}) WHERE NOT EXISTS \
+         (SELECT FROM pg_catalog.pg_replication_origin WHERE roname = {slot}); \
+         SELECT pg_catalog.pg_replication_origin_advance({slot}, {}::pg_lsn); \
+         DO $ready$ BEGIN \
+         UPDATE pglogical.local_sync_status AS y SET sync_status = 'r' \
+         FROM pglogical.subscription s WHERE s.sub_name = {subscription} \
+         AND s.sub_slot_name = {slot} AND y.sync_subid = s.sub_id \
+         AND y.sync_nspname IS NULL AND y.sync_relname IS NULL; \
+         IF NOT FOUND THEN RAISE EXCEPTION 'pglogical has not made the subscription as expected'; \
+         END IF; END $ready$",
+        literal(from)
+    )
+}
+
+/// Makes a slot of pglogical's and returns its position, under an epoch. Not guarded: a
+/// transaction that has locked a row may not make one.
+pub(crate) fn create_slot(slot: &str, epoch: i64) -> String {
+    format!(
+        "SELECT (pg_catalog.pg_create_logical_replication_slot({}, 'pglogical_output')).lsn::text \
+         FROM pgferry.node WHERE epoch = {epoch}",
+        literal(slot)
+    )
+}
+
 /// Switches a subscription off.
 pub(crate) fn disable_subscription(subscription: &str) -> String {
     format!("SELECT pglogical.alter_subscription_disable({}, false)", literal(subscription))

@@ -37,7 +37,8 @@ fn alike(session: &Session, expression: &str, type_name: &str, values: &str) -> 
 #[test]
 fn the_list_of_types_that_are_hashed_as_they_are_is_proven() {
     let pair = Pair::start(PairOptions::default());
-    let session = pair.admin(Side::Source);
+    // The newer server, where they differ: those before 14 hash no record.
+    let session = pair.admin(Side::Destination);
     let whole = "SELECT ((random() - 0.5) * 2 * 9e18)::int8 FROM generate_series(1, 20000)
         UNION ALL SELECT n::int8 FROM generate_series(-5000, 5000) AS n
         UNION ALL SELECT (n::int8 << 32) # m FROM generate_series(-60, 60) AS n, generate_series(-60, 60) AS m

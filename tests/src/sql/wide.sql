@@ -29,7 +29,7 @@ SELECT n, n % 2 = 0, n % 100, n, n::int8 << 33, n / 7.0, n / 3.0, n / 3.0, n / 3
        '10.0.0.1'::inet + n, '10.0.0.0/8', '08:00:2b:01:02:03', to_tsvector('simple', 'word ' || n), n::numeric::money,
        point(n, n), polygon(box(point(0, 0), point(n, n))), int4range(n, n + 5), numrange(n, n + 0.50),
        CASE WHEN n % 2 = 0 THEN 'calm' ELSE 'cross' END::wide.mood, ROW(n, n / 2.0)::wide.pair, 'code ' || n,
-       'pg_class', '0/16B3748'::pg_lsn + n, 'Sightless ' || n
+       'pg_class', ('0/' || to_hex(23803720 + n))::pg_lsn, 'Sightless ' || n
   FROM generate_series(1, 3000) AS n;
 INSERT INTO wide.types (id, exact, double, single, span, docb, word, padded, list, sightless) VALUES
     (100001, 1.0, '-0', '-0', '1 day', '{"a": 1.0}', '', 'x', '[2:3]={1,2}', 'ABC'),

@@ -15,8 +15,7 @@ use super::{identifier, node, traffic};
 use crate::{
     BackgroundConfig, CopyConfig, CopyMethod, CutoverConfig, FenceConfig, FenceMethod, Lookup,
     MigrationConfig, NodeConfig, SchemaConfig, SchemaMode, ScopeConfig, SequencesConfig,
-    TrafficConfig,
-    VerifyConfig,
+    TrafficConfig, VerifyConfig,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);

@@ -2,12 +2,14 @@
 //!
 //! Where pgferry's role may create an extension there is no finding: the road creates it itself.
 
+use super::privileges::grants_reach_origins;
 use super::{ExtensionFacts, Node, PglogicalFacts};
 use crate::finding::Finding;
+use crate::pglogical;
 use crate::quote::{first_ten, ident};
 
-/// 2.4 is the first line whose subscriptions are dropped cleanly and that knows PostgreSQL 14 on.
-const OLDEST_PGLOGICAL: (u32, u32) = (2, 4);
+/// The oldest that the whole road was tried with: 2.3.3, on PostgreSQL 13.
+const OLDEST_PGLOGICAL: pglogical::Version = (2, 3, 3);
 
 pub(super) fn check_node(node: Node<'_>, findings: &mut Vec<Finding>) {
     let Some(extensions) = node.facts.extensions.present() else { return };
@@ -48,6 +50,64 @@ pub(super) fn check_node(node: Node<'_>, findings: &mut Vec<Finding>) {
             }
         }
     }
+}
+
+/// The stream of `provider`'s changes begins, by pglogical or else by pgferry: then its role needs
+/// rights on the subscriber that nothing else asks for.
+pub(super) fn check_stream(provider: Node<'_>, subscriber: Node<'_>, findings: &mut Vec<Finding>) {
+    let (Some(server), Some(extensions), Some(role)) = (
+        provider.facts.server.present(),
+        subscriber.facts.extensions.present(),
+        subscriber.facts.privileges.present(),
+    ) else {
+        return;
+    };
+    let Some(extension) = extensions.get("pglogical") else { return };
+    let Some(release) = extension.installed.as_ref().or(extension.available.as_ref()) else {
+        return;
+    };
+    if pglogical::begins_by_itself(release, server.major()) {
+        return;
+    }
+    let may_mark = match subscriber.facts.pglogical.present() {
+        Some(rights) => rights.may_mark_initialised,
+        // Who makes the extension owns its tables.
+        None => role.creates_any_extension,
+    };
+    let origins = role.origin_functions_refused.iter().filter(|function| {
+        ["_create(", "_advance("].iter().any(|needed| function.contains(needed))
+    });
+    let origins: Vec<&String> = origins.collect();
+    let hint = if !origins.is_empty() && !grants_reach_origins(subscriber) {
+        "install a package of pglogical 2.4.5 or later, restart the server, and then, where the \
+         extension exists: ALTER EXTENSION pglogical UPDATE;"
+            .to_owned()
+    } else {
+        let update = "UPDATE (sync_status) ON pglogical.local_sync_status".to_owned();
+        let execute = |function: &&String| format!("EXECUTE ON FUNCTION pg_catalog.{function}");
+        (!may_mark)
+            .then_some(update)
+            .into_iter()
+            .chain(origins.iter().map(execute))
+            .map(|right| format!("GRANT {right} TO {};", ident(subscriber.role())))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    if hint.is_empty() {
+        return;
+    }
+    findings.push(Finding::block(
+        "stream_cannot_begin",
+        subscriber.about("pglogical"),
+        format!(
+            "pglogical {release} on the {} cannot ask a server of PostgreSQL {} for a slot \
+             (2.4.5 can), so pgferry makes the slot and marks the subscription as initialised, \
+             and its role lacks the rights for that",
+            subscriber.side,
+            server.major()
+        ),
+        hint,
+    ));
 }
 
 /// Every extension of the source must come to exist on the destination, before or by the copy.
@@ -108,13 +168,11 @@ fn administrators_statements(role: &str) -> String {
 }
 
 fn too_old(node: Node<'_>, version: &str, findings: &mut Vec<Finding>) {
-    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-    let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-    if found < OLDEST_PGLOGICAL {
+    if pglogical::version(version) < OLDEST_PGLOGICAL {
         findings.push(Finding::block(
             "pglogical_too_old",
             node.about("pglogical"),
-            format!("the {} has pglogical {version}, older than 2.4", node.side),
+            format!("the {} has pglogical {version}, older than 2.3.3", node.side),
             "install a package of pglogical 2.4 or later, restart the server, and then, where the \
              extension exists: ALTER EXTENSION pglogical UPDATE;",
         ));

@@ -231,6 +231,8 @@ pub struct PglogicalFacts {
     pub functions_refused: Vec<String>,
     /// Tables that our role needs and may not read.
     pub tables_refused: Vec<String>,
+    /// Our role may write `local_sync_status.sync_status`.
+    pub may_mark_initialised: bool,
 }
 
 /// A role of the server.

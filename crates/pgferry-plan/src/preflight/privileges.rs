@@ -55,10 +55,19 @@ pub(super) fn check_node(node: Node<'_>, findings: &mut Vec<Finding>) {
     }
     let refused = &privileges.origin_functions_refused;
     if !refused.is_empty() {
-        let statements: Vec<String> = refused
-            .iter()
-            .map(|function| format!("GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO {role};"))
-            .collect();
+        let hint = if grants_reach_origins(node) {
+            let statements: Vec<String> = refused
+                .iter()
+                .map(|function| {
+                    format!("GRANT EXECUTE ON FUNCTION pg_catalog.{function} TO {role};")
+                })
+                .collect();
+            statements.join(" ")
+        } else {
+            "nothing can be granted: before PostgreSQL 14 only a superuser may use replication \
+             origins"
+                .to_owned()
+        };
         findings.push(Finding::warn(
             "origin_functions_not_granted",
             node.about(named),
@@ -68,9 +77,15 @@ pub(super) fn check_node(node: Node<'_>, findings: &mut Vec<Finding>) {
                 node.side,
                 weaker_without_origins(node.side)
             ),
-            statements.join(" "),
+            hint,
         ));
     }
+}
+
+/// Whether a grant lets a role use replication origins: before 14 the functions themselves asked
+/// for a superuser.
+pub(super) fn grants_reach_origins(node: Node<'_>) -> bool {
+    node.facts.server.present().is_none_or(|server| server.major() >= 14)
 }
 
 /// Rows are copied to the destination only; on the source an origin is only ever cleaned up.

@@ -172,6 +172,7 @@ fn the_servers_limits_leave_room_unless_it_is_taken_by_ourselves() {
         |f| {
             for node in [source, destination] {
                 alter(&mut node(f).server, |s| s.version_num = 180_001);
+                alter(&mut node(f).pglogical, |p| p.may_mark_initialised = true);
             }
             alter(&mut source(f).settings, |s| {
                 s.insert("max_active_replication_origins".into(), "0".into())
@@ -250,12 +251,70 @@ fn pglogical_is_there_or_can_be_made() {
     blocks(
         |f| {
             alter(&mut source(f).extensions, |e| {
-                e.insert("pglogical".into(), extension(Some("2.4.2"), Some("2.3.4")))
+                e.insert("pglogical".into(), extension(Some("2.4.2"), Some("2.3.2")))
             });
         },
         "pglogical_too_old",
         "ALTER EXTENSION pglogical UPDATE;",
     );
+}
+
+#[test]
+fn an_old_pglogical_cannot_begin_a_stream_from_a_newer_server_without_rights() {
+    let to_17 = |f: &mut PreflightFacts| {
+        alter(&mut destination(f).server, |server| server.version_num = 170_011);
+        alter(&mut destination(f).extensions, |e| {
+            e.insert("pglogical".into(), extension(Some("2.4.5"), Some("2.4.5")))
+        });
+    };
+    let to_17_with_rights = |f: &mut PreflightFacts| {
+        to_17(f);
+        alter(&mut source(f).pglogical, |p| p.may_mark_initialised = true);
+    };
+    assert_eq!(found_after(to_17_with_rights), []);
+    blocks(
+        to_17,
+        "stream_cannot_begin",
+        "GRANT UPDATE (sync_status) ON pglogical.local_sync_status TO \"pgferry\";",
+    );
+    let found = found_after(|f| {
+        to_17_with_rights(f);
+        alter(&mut source(f).privileges, |p| {
+            p.origin_functions_refused = vec![
+                "pg_replication_origin_create(text)".into(),
+                "pg_replication_origin_drop(text)".into(),
+            ];
+        });
+    });
+    let hint = found.iter().find(|f| f.code == "stream_cannot_begin").map(|f| f.hint.as_str());
+    assert_eq!(
+        hint,
+        Some(
+            "GRANT EXECUTE ON FUNCTION pg_catalog.pg_replication_origin_create(text) \
+             TO \"pgferry\";"
+        )
+    );
+    let beyond_grants = found_after(|f| {
+        to_17_with_rights(f);
+        alter(&mut source(f).server, |server| server.version_num = 130_016);
+        alter(&mut source(f).privileges, |p| {
+            p.origin_functions_refused = vec!["pg_replication_origin_create(text)".into()];
+        });
+    });
+    for (code, words) in [
+        ("stream_cannot_begin", "install a package of pglogical 2.4.5"),
+        ("origin_functions_not_granted", "nothing can be granted"),
+    ] {
+        let hint = beyond_grants.iter().find(|f| f.code == code).map(|f| f.hint.as_str());
+        assert!(hint.is_some_and(|hint| hint.contains(words)), "{beyond_grants:?}");
+    }
+    let newer = found_after(|f| {
+        to_17(f);
+        alter(&mut source(f).extensions, |e| {
+            e.insert("pglogical".into(), extension(Some("2.4.5"), Some("2.4.5")))
+        });
+    });
+    assert_eq!(newer, []);
 }
 
 #[test]

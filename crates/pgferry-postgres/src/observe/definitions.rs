@@ -1,10 +1,10 @@
 //! Looks at the definitions of both sides, for a verification: what differs, object by object.
 //!
-//! Catalogs only. Between servers of different major versions texts are not compared: they print the
-//! same definition in other words.
+//! Catalogs only. Between servers of different major versions a text that differs is told apart: they
+//! print the same definition in other words.
 
 use pgferry_plan::Side;
-use pgferry_plan::existing::stands_in_the_way;
+use pgferry_plan::existing::{Difference, stands_in_the_way};
 use pgferry_plan::verify::definitions::{Definition, Printed, of_printed, of_tables};
 use tokio_postgres::Client;
 
@@ -22,6 +22,8 @@ pub(crate) struct Definitions {
     pub(crate) differing: Vec<Definition>,
     /// Owners and privileges.
     pub(crate) privileges: Vec<Definition>,
+    /// What two major versions print in different words.
+    pub(crate) reworded: Vec<Definition>,
 }
 
 impl PgCluster {
@@ -33,27 +35,26 @@ impl PgCluster {
             tokio::try_join!(self.tables(Side::Source), self.tables(Side::Destination))?;
         let names = Names::of(&on_source, &on_destination);
         let scope = SchemaScope { schemas: self.rules.schemas.clone() };
-        let PostData { differing, mut extra, same_words } =
+        let PostData { differing, mut extra, reworded, same_words } =
             compare_post_data(&source, &destination, &scope)
                 .await
                 .map_err(|error| LookError::Said(crate::node::scrub(&error.to_string())))?;
         extra.retain(|object| names.contains(&object.table) && stands_in_the_way(object));
         let mut found = Definitions {
             differing: of_tables(&on_source, &on_destination),
+            reworded: reworded.into_iter().map(definition).collect(),
             privileges: Vec::new(),
         };
-        found.differing.extend(differing.into_iter().chain(extra).map(|object| Definition {
-            object: if object.table.name.is_empty() {
-                object.table.schema
-            } else {
-                object.table.to_string()
-            },
-            text: object.text,
-        }));
+        found.differing.extend(differing.into_iter().chain(extra).map(definition));
+        let (here, there) = tokio::try_join!(
+            properties(&source, &names, same_words),
+            properties(&destination, &names, same_words)
+        )?;
+        let defaults = of_printed(&here.defaults, &there.defaults, alike);
+        if same_words { &mut found.differing } else { &mut found.reworded }.extend(defaults);
+        let of_tables = of_printed(&here.grants, &there.grants, |here, there| here == there);
+        found.privileges.extend(of_tables.into_iter().map(|table| privileges(table.object)));
         if same_words {
-            let (here, there) =
-                tokio::try_join!(properties(&source, &names), properties(&destination, &names))?;
-            found.differing.extend(of_printed(&here.defaults, &there.defaults, alike));
             let (beside, beside_there) = tokio::try_join!(
                 beside_tables(&source, &scope),
                 beside_tables(&destination, &scope)
@@ -62,8 +63,6 @@ impl PgCluster {
             let beside_tables = of_printed(&beside.printed, &beside_there.printed, alike);
             let on_source = |found: &Definition| beside.printed.contains_key(&found.object);
             found.differing.extend(beside_tables.into_iter().filter(on_source));
-            let of_tables = of_printed(&here.grants, &there.grants, |here, there| here == there);
-            found.privileges.extend(of_tables.into_iter().map(|table| privileges(table.object)));
             let of_others =
                 of_printed(&beside.grants, &beside_there.grants, |here, there| here == there);
             // What is on one side alone was named above; a column is here only with privileges of its own.
@@ -79,6 +78,12 @@ impl PgCluster {
         }
         Ok(found)
     }
+}
+
+fn definition(difference: Difference) -> Definition {
+    let table = difference.table;
+    let object = if table.name.is_empty() { table.schema } else { table.to_string() };
+    Definition { object, text: difference.text }
 }
 
 fn alike(here: &str, there: &str) -> bool {

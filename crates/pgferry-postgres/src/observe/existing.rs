@@ -43,13 +43,15 @@ impl PgCluster {
             tokio::try_join!(self.tables(Side::Source), self.tables(Side::Destination))?;
         let names = Names::of(&on_source, &on_destination);
         let scope = SchemaScope { schemas: self.rules.schemas.clone() };
-        let PostData { differing, mut extra, same_words } =
+        let PostData { differing, mut extra, same_words, .. } =
             compare_post_data(&source, &destination, &scope)
                 .await
                 .map_err(|error| LookError::Said(crate::node::scrub(&error.to_string())))?;
         extra.retain(|object| names.contains(&object.table));
-        let (here, there) =
-            tokio::try_join!(properties(&source, &names), properties(&destination, &names))?;
+        let (here, there) = tokio::try_join!(
+            properties(&source, &names, true),
+            properties(&destination, &names, true)
+        )?;
         let mut look = ExistingLook {
             with_rows: with_rows(&destination, &on_destination).await?,
             differing,
@@ -197,9 +199,14 @@ pub(super) struct Properties {
     pub(super) grants: BTreeMap<String, String>,
 }
 
-pub(super) async fn properties(client: &Client, names: &Names) -> Result<Properties, LookError> {
+/// `maintain`: with the privilege of that name, which not every major version has.
+pub(super) async fn properties(
+    client: &Client,
+    names: &Names,
+    maintain: bool,
+) -> Result<Properties, LookError> {
     let mut properties = Properties::default();
-    for row in client.query(PROPERTIES, &[&names.schemas, &names.names]).await? {
+    for row in client.query(PROPERTIES, &[&names.schemas, &names.names, &maintain]).await? {
         let table = table_of(&row, "table_schema", "table_name")?;
         let value: Option<String> = row.try_get("value")?;
         let value = value.unwrap_or_default();

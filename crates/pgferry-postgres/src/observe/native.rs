@@ -131,6 +131,7 @@ const MAY_SET: &str = "\
         OR EXISTS (SELECT FROM pg_catalog.pg_roles m WHERE m.rolname = 'rds_superuser' \
             AND pg_has_role(r.oid, m.oid, 'MEMBER')), \
     has_function_privilege(r.oid, 'pg_catalog.pg_replication_origin_session_setup(text)', 'EXECUTE') \
+        AND (r.rolsuper OR current_setting('server_version_num')::int >= 140000) \
     FROM pg_catalog.pg_roles r WHERE r.rolname = $1";
 
 const PROGRESS: &str = "\

@@ -27,6 +27,10 @@ SELECT pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS usage,
                    'node', 'node_interface', 'local_node', 'subscription', 'local_sync_status',
                    'replication_set', 'replication_set_table')
                AND NOT pg_catalog.has_table_privilege(c.oid, 'SELECT')
-             ORDER BY 1) AS tables_refused
+             ORDER BY 1) AS tables_refused,
+       EXISTS (SELECT FROM pg_catalog.pg_class AS c
+               WHERE c.relnamespace = n.oid AND c.relname = 'local_sync_status'
+                 AND pg_catalog.has_column_privilege(c.oid, 'sync_status', 'UPDATE'))
+           AS may_mark_initialised
 FROM pg_catalog.pg_namespace AS n
 WHERE n.nspname = 'pglogical'

@@ -33,6 +33,8 @@ SELECT me.rolname::text AS role,
                    'pg_replication_origin_advance', 'pg_replication_origin_oid',
                    'pg_replication_origin_progress', 'pg_replication_origin_session_setup',
                    'pg_replication_origin_session_reset', 'pg_replication_origin_xact_setup')
-               AND NOT pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
+               -- Before 14 a superuser alone may use origins, whatever is granted.
+               AND NOT (pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
+                        AND (me.rolsuper OR pg_catalog.current_setting('server_version_num')::int >= 140000))
              ORDER BY 1) AS origin_functions_refused
 FROM me

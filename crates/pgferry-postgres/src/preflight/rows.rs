@@ -83,6 +83,7 @@ pub(super) fn pglogical(row: &Row) -> Result<PglogicalFacts, Error> {
         execute_for_everybody: row.try_get("execute_for_everybody")?,
         functions_refused: row.try_get("functions_refused")?,
         tables_refused: row.try_get("tables_refused")?,
+        may_mark_initialised: row.try_get("may_mark_initialised")?,
     })
 }
 

@@ -24,11 +24,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const KEPT: usize = 64 * 1024;
 const TOLD_LINES: usize = 12;
 
+/// What the tools of 17 set in every session of theirs, and servers before it do not know.
+const NEWER_SETTING: &str = "transaction_timeout";
+
 /// A tool about to be run.
 pub(super) struct Child {
     program: PathBuf,
     command: Command,
     password: Option<Secret>,
+    forgives_newer_setting: bool,
 }
 
 impl Child {
@@ -57,7 +61,7 @@ impl Child {
             // Its workers are ended with it, and a terminal's Ctrl-C is for the daemon to handle.
             .process_group(0)
             .kill_on_drop(true);
-        Self { program, command, password: None }
+        Self { program, command, password: None, forgives_newer_setting: false }
     }
 
     /// Lets the tool log in as the connector does, with the same settings.
@@ -80,6 +84,12 @@ impl Child {
             self.command.env("PGPASSWORD", password.expose());
             self.password = Some(password.clone());
         }
+    }
+
+    /// Takes a run for good that only failed to set what an older server does not know: pg_restore
+    /// goes on after it, and says at its end that it failed.
+    pub(super) fn forgive_newer_setting(&mut self) {
+        self.forgives_newer_setting = true;
     }
 
     pub(super) fn arg(&mut self, argument: impl AsRef<OsStr>) -> &mut Self {
@@ -116,6 +126,9 @@ impl Child {
         let status = status.map_err(SchemaError::io(format!("waiting for {tool}")))?;
         let said = scrub(&String::from_utf8_lossy(&said), self.password.as_ref());
         if status.success() {
+            return Ok(String::from_utf8_lossy(&printed).into_owned());
+        }
+        if self.forgives_newer_setting && complains_of_newer_setting_alone(&said) {
             return Ok(String::from_utf8_lossy(&printed).into_owned());
         }
         if let Some(epoch) = refused_epoch(&said) {
@@ -200,6 +213,27 @@ fn scrub(said: &str, password: Option<&Secret>) -> String {
     clean
 }
 
+fn complains_of_newer_setting_alone(said: &str) -> bool {
+    let mut complaints = said.lines().filter(|line| line.contains("error:")).peekable();
+    complaints.peek().is_some() && complaints.all(|line| line.contains(NEWER_SETTING))
+}
+
+/// A script of pg_restore's without what an older server would refuse. Only of its beginning: any
+/// such line behind it is part of an object. Bytes, because the database's encoding is any.
+pub(super) fn without_newer_setting(script: &[u8]) -> Vec<u8> {
+    let unset = format!("SET {NEWER_SETTING} =");
+    let mut beginning = true;
+    script
+        .split_inclusive(|byte| *byte == b'\n')
+        .filter(|line| {
+            beginning = beginning && !line.starts_with(b"-- Name: ");
+            !(beginning && line.starts_with(unset.as_bytes()))
+        })
+        .flatten()
+        .copied()
+        .collect()
+}
+
 /// On one line, because errors here are.
 fn last_lines(said: &str) -> String {
     let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -242,6 +276,28 @@ mod tests {
         assert_eq!(last_lines("a\n\n  b\n"), "a | b");
         let many: String = (0..20).map(|line| format!("{line}\n")).collect();
         assert!(last_lines(&many).starts_with("8 | 9"));
+    }
+
+    #[test]
+    fn a_setting_that_an_older_server_does_not_know_is_no_failure_and_anything_else_is() {
+        let unknown = "pg_restore: error: could not execute query: ERROR:  unrecognized \
+                       configuration parameter \"transaction_timeout\"\n\
+                       Command was: SET transaction_timeout = 0;\n";
+        let end = "pg_restore: warning: errors ignored on restore: 2\n";
+        assert!(complains_of_newer_setting_alone(&format!("{unknown}{unknown}{end}")));
+        let other = "pg_restore: error: could not execute query: ERROR:  could not create index\n";
+        assert!(!complains_of_newer_setting_alone(&format!("{unknown}{other}{end}")));
+        assert!(!complains_of_newer_setting_alone("killed"));
+    }
+
+    #[test]
+    fn only_the_beginning_of_a_script_loses_the_setting() {
+        let script = "-- dump\nSET lock_timeout = 0;\nSET transaction_timeout = 0;\n\n--\n\
+                      -- Name: f; Type: FUNCTION\n--\nSET transaction_timeout = 0;\n";
+        let wanted = "-- dump\nSET lock_timeout = 0;\n\n--\n\
+                      -- Name: f; Type: FUNCTION\n--\nSET transaction_timeout = 0;\n";
+        assert_eq!(without_newer_setting(script.as_bytes()), wanted.as_bytes());
+        assert_eq!(without_newer_setting(b"SET transaction_timeout = 0;\n\xff"), b"\xff");
     }
 
     #[test]

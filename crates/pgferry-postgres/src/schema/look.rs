@@ -73,6 +73,8 @@ pub(crate) struct PostData {
     pub(crate) differing: Vec<Difference>,
     /// Those that only the destination has.
     pub(crate) extra: Vec<Difference>,
+    /// Those that are printed in different words by servers that need not print alike.
+    pub(crate) reworded: Vec<Difference>,
     /// Both servers print the same definition in the same words.
     pub(crate) same_words: bool,
 }
@@ -93,7 +95,8 @@ pub(crate) async fn compare_post_data(
         .filter(|(name, _)| !on_source.contains_key(*name))
         .map(|(name, object)| name.difference(object, format!("{name} is extra")))
         .collect();
-    Ok(PostData { differing, extra, same_words })
+    let reworded = if same_words { Vec::new() } else { reworded(&on_source, &on_destination) };
+    Ok(PostData { differing, extra, reworded, same_words })
 }
 
 /// Indexes of tables, keys among them, that the destination lacks or has otherwise. Those of
@@ -174,6 +177,23 @@ fn differing<'a>(
             };
             text.map(|text| (name, object, text))
         })
+}
+
+fn reworded(source: &Objects, destination: &Objects) -> Vec<Difference> {
+    source
+        .iter()
+        .filter_map(|(name, here)| {
+            let there = destination.get(name)?;
+            let text = || {
+                format!(
+                    "{name} is printed as {} by the source and as {} by the destination",
+                    here.definition, there.definition
+                )
+            };
+            (gist(&there.definition) != gist(&here.definition))
+                .then(|| name.difference(here, text()))
+        })
+        .collect()
 }
 
 async fn both(

@@ -30,7 +30,7 @@ impl PrivateDir {
     }
 
     /// Writes a new file.
-    pub(super) fn write(&self, name: &str, text: &str) -> Result<PathBuf, SchemaError> {
+    pub(super) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> Result<PathBuf, SchemaError> {
         let path = self.path(name);
         let doing = format!("writing {}", path.display());
         OpenOptions::new()
@@ -38,7 +38,7 @@ impl PrivateDir {
             .create_new(true)
             .mode(0o600)
             .open(&path)
-            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .and_then(|mut file| file.write_all(text.as_ref()))
             .map_err(SchemaError::io(doing))?;
         Ok(path)
     }

@@ -58,7 +58,9 @@ col AS (
                END) AS collations,
            array_agg(a.attnotnull) AS not_null,
            array_agg(a.attgenerated::text) AS generated,
-           array_agg(a.attidentity::text) AS identity,
+           -- A partition has its table's from 17 on, and none before.
+           array_agg(
+               CASE WHEN c.ancestors = '{}' THEN a.attidentity::text ELSE '' END) AS identity,
            array_agg(a.attnum) AS positions
     FROM pg_catalog.pg_attribute AS a
     JOIN candidate AS c ON c.oid = a.attrelid

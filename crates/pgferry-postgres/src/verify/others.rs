@@ -58,7 +58,8 @@ impl PgCluster {
         let told = |kind| move |found: Definition| other(kind, found.object, found.text);
         let definitions = found.differing.into_iter().map(told(DifferenceKind::Definition));
         let privileges = found.privileges.into_iter().map(told(DifferenceKind::Privilege));
-        Ok(definitions.chain(privileges).collect())
+        let reworded = found.reworded.into_iter().map(told(DifferenceKind::Wording));
+        Ok(definitions.chain(privileges).chain(reworded).collect())
     }
 
     async fn sequences_differ(

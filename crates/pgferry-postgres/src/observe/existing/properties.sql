@@ -1,5 +1,6 @@
 -- What the tables of $1 (schemas) and $2 (names) have beside columns and what comes after rows:
--- defaults, the expressions of generated columns, owner and privileges.
+-- defaults, the expressions of generated columns, owner and privileges; MAINTAIN, which servers
+-- before 17 do not have, only where $3 says so.
 WITH wanted AS (
     SELECT c.oid, n.nspname, c.relname, c.relowner, c.relacl
     FROM unnest($1::text[], $2::text[]) AS w (nspname, relname)
@@ -15,7 +16,11 @@ JOIN pg_catalog.pg_attribute AS a ON a.attrelid = d.adrelid AND a.attnum = d.adn
 UNION ALL
 SELECT 'grants', w.nspname::text, w.relname::text, '',
        pg_catalog.pg_get_userbyid(w.relowner) || ': '
-       || (SELECT coalesce(string_agg(i.item::text, ', ' ORDER BY i.item::text), '')
-           FROM unnest(coalesce(w.relacl, pg_catalog.acldefault('r', w.relowner))) AS i (item))
+       || (SELECT coalesce(string_agg(i.item, ', ' ORDER BY i.item), '')
+           FROM (SELECT CASE WHEN $3::boolean THEN acl.item::text
+                             ELSE regexp_replace(acl.item::text, '(=[A-Za-z*]*)m\*?([A-Za-z*]*/)', '\1\2')
+                        END AS item
+                 FROM unnest(coalesce(w.relacl, pg_catalog.acldefault('r', w.relowner))) AS acl (item)
+                ) AS i)
 FROM wanted AS w
 ORDER BY 2, 3, 1, 4
