@@ -276,7 +276,8 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
     pub async fn request(&mut self, order: Order) -> Result<Result<Uuid, Refusal>, LeadershipLost> {
         let switches = matches!(order.verb, Verb::Cutover | Verb::Rollback);
         // By the last look at rest: the one at both records alone sees no verification.
-        let verified_before = verifying::verifies(&self.world);
+        let verified_before =
+            verifying::verifies(&self.world) || self.facts.running(Verb::Verify).is_some();
         if switches && order.force {
             self.world = self.cluster.observe_records().await;
         } else if switches && self.facts.course == Course::AtRest {

@@ -410,7 +410,7 @@ pub fn since(facts: &Facts, verified: &Verified, world: &World) -> String {
     let crossed = facts.operations.iter().filter(|operation| {
         matches!(operation.verb, Verb::Cutover | Verb::Rollback)
             && operation.state == OperationState::Succeeded
-            && operation.finished_at.is_some_and(|at| at > verified.finished_at)
+            && operation.finished_at.is_some_and(|at| at > verified.began_at)
     });
     let moved = match crossed.count() {
         0 => format!("the {} has been active since", verified.active),

@@ -144,9 +144,11 @@ impl PgCluster {
     /// In words, when the side was not opened.
     pub async fn open_without_journal(&self, side: Side, epoch: i64) -> Result<(), String> {
         self.open_as_recorded(side, |record| match record.state {
-            NodeState::Open => Ok(None),
             NodeState::Yielded => Err("it has yielded"),
-            NodeState::Fenced => Ok(Some(Guard { epoch, revision: Some(record.revision) })),
+            // Seen open too: a fence whose COMMIT hangs would close it for good afterwards.
+            NodeState::Open | NodeState::Fenced => {
+                Ok(Some(Guard { epoch, revision: Some(record.revision) }))
+            }
         })
         .await
     }

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use pgferry_plan::journal::Intent;
-use pgferry_plan::world::{NodeRecord, NodeState, NodeView};
+use pgferry_plan::world::{FenceView, NodeRecord, NodeState, NodeView};
 use pgferry_plan::{Course, Direction, Facts, Seen, Side, Step, World};
 
 use self::known_roles::StillKnown;
@@ -145,8 +145,14 @@ impl PgCluster {
             Step::Drain => {
                 let of_from = Wants { fence: true, marker: true, ..RECORD };
                 self.see_pair(world, from, of_from, MARKER).await;
-                // Once, when everything before the fence has arrived; with what the next steps need.
-                if marker_has_arrived(facts, world) {
+                // Once, when everything before the fence has arrived; with what the next steps need. A
+                // writer that was seen stays seen: it may have committed behind the marker.
+                let is_closed = |fence: &FenceView| {
+                    fence.writers.is_empty() && fence.prepared == 0 && fence.unfenced.is_empty()
+                };
+                if marker_has_arrived(facts, world)
+                    && world.node(from).fence.present().is_some_and(is_closed)
+                {
                     let of_to = Wants { fence: false, roles: false, ..EVERYTHING };
                     let catalogs = self.see_pair(world, from, EVERYTHING, of_to).await;
                     let fingerprints = catalogs.each_ref().map(|catalogs| catalogs.fingerprint);
@@ -329,7 +335,12 @@ impl PgCluster {
                 return (view, Catalogs::default());
             }
         };
+        if wants.fence {
+            // Or a statement that this connection has yet to prepare would overtake another.
+            fence::prepare(&client).await;
+        }
         let (record, fence, marker, sequences, roles, fingerprint) = tokio::join!(
+            biased;
             node::record_by(&client),
             wanted(wants.fence, self.fence_by(side, &client)),
             wanted(wants.marker, node::marker_by(side, &client)),
@@ -340,7 +351,7 @@ impl PgCluster {
             wanted(wants.fingerprint, tables::fingerprint_by(&client)),
         );
         view.record = Seen::from_look(record);
-        view.fence = fence;
+        view.fence = fence::of_this_record(fence, &view.record);
         view.marker = marker;
         view.sequences = sequences;
         let catalogs = Catalogs {

@@ -265,6 +265,9 @@ impl Inner {
         if tokio::time::timeout(STOPPING, &mut running.handle).await.is_err() {
             running.handle.abort();
         }
+        if let Some(active) = running.round {
+            self.verifier.rounds.given_up(running.run, active);
+        }
         self.verifier.repairs.forget();
         lock(&self.verifier.figures).running = false;
         lock(&self.verifier.rounds.figures).running = false;

@@ -15,7 +15,7 @@ use crate::action::Action;
 use crate::decide::Policy;
 use crate::facts::{Course, Facts, milliseconds};
 use crate::finding::Blocker;
-use crate::journal::{Event, Verb};
+use crate::journal::{Event, OperationState, Verb};
 use crate::lag::StreamStatus;
 use crate::seen::Seen;
 use crate::side::{Direction, Side};
@@ -94,12 +94,27 @@ pub fn in_background(facts: &Facts, world: &World, policy: &Policy, fresh: Uuid)
         return InBackground::Nothing;
     }
     let run = match view.unfinished {
-        Some((run, active)) if active == facts.active => run,
+        Some((run, active)) if active == facts.active && !has_moved_since(facts, run) => run,
         Some(_) | None => fresh,
     };
     // What the last one found stays to be told while the next one runs.
     let keep = latest(facts, world).map(|latest| latest.run).filter(|latest| *latest != run);
     InBackground::Do(Action::VerifyInBackground { run, active: facts.active, keep })
+}
+
+/// Whether the active side has moved since a round began, back perhaps: what it read before says
+/// nothing of what was written on the other side. Its id tells when it began.
+fn has_moved_since(facts: &Facts, run: Uuid) -> bool {
+    let began = run.get_timestamp().map(|began| began.to_unix());
+    facts.operations.iter().any(|operation| {
+        matches!(operation.verb, Verb::Cutover | Verb::Rollback)
+            && operation.state == OperationState::Succeeded
+            && operation.finished_at.is_some_and(|at| {
+                began.is_none_or(|(seconds, _)| {
+                    u64::try_from(at.as_second()).is_ok_and(|at| at >= seconds)
+                })
+            })
+    })
 }
 
 /// What the journal has not been told, and is another outcome than it knows.
@@ -187,7 +202,7 @@ mod tests {
 
     use super::super::tests::{now, operation, policy, resting, verified};
     use super::*;
-    use crate::journal::{Entry, OperationState};
+    use crate::journal::Entry;
     use crate::lag::{LagReport, StreamReport};
     use crate::verify::{Differing, gate, since};
 

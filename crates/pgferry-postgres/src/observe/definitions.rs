@@ -51,7 +51,12 @@ impl PgCluster {
             properties(&destination, &names, same_words)
         )?;
         let defaults = of_printed(&here.defaults, &there.defaults, alike);
-        if same_words { &mut found.differing } else { &mut found.reworded }.extend(defaults);
+        // Of what one side has alone no words are compared.
+        let (worded, alone): (Vec<_>, Vec<_>) = defaults.into_iter().partition(|found| {
+            here.defaults.contains_key(&found.object) && there.defaults.contains_key(&found.object)
+        });
+        found.differing.extend(alone);
+        if same_words { &mut found.differing } else { &mut found.reworded }.extend(worded);
         let of_tables = of_printed(&here.grants, &there.grants, |here, there| here == there);
         found.privileges.extend(of_tables.into_iter().map(|table| privileges(table.object)));
         if same_words {

@@ -11,13 +11,13 @@ use std::sync::{Mutex, PoisonError};
 
 use deadpool_postgres::Object;
 use pgferry_plan::roles::ApplicationRole;
-use pgferry_plan::world::{FenceView, SessionView};
+use pgferry_plan::world::{FenceView, NodeRecord, SessionView};
 use pgferry_plan::{RoleName, Seen, SessionId, Side, World};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::Look;
-use super::node::prepared;
+use super::node::{RECORD, prepared};
 use crate::cluster::PgCluster;
 use crate::node::LookError;
 use crate::roles::application_roles;
@@ -79,25 +79,31 @@ impl PgCluster {
     ) {
         let look = async {
             let client = self.node(side).client().await?;
-            let Some(mut view) = self.fence_by(side, &client).await? else { return Ok(None) };
+            prepare(&client).await;
+            let Some((revision, mut view)) = self.fence_by(side, &client).await? else {
+                return Ok(None);
+            };
             let of_both = of_both.as_ref().map_err(|said| LookError::Said(said.clone()))?;
             let (roles, _) = self.roles_to_fence(side, of_both);
             let sessions = sessions_of(&roles, &client).await?;
             self.add_roles(side, of_both, &sessions, &mut view)?;
-            Ok(Some(view))
+            Ok(Some((revision, view)))
         };
-        let look: Look<FenceView> = look.await;
-        world.node_mut(side).fence = Seen::from_look(look);
+        let look: Look<(i64, FenceView)> = look.await;
+        let node = world.node_mut(side);
+        node.fence = of_this_record(Seen::from_look(look), &node.record);
     }
 
-    /// The recorded roles and their sessions, in one round trip. Within the stall they are enough:
-    /// no role appears without a look at rest finding it.
-    pub(super) async fn fence_by(&self, side: Side, client: &Object) -> Look<FenceView> {
+    /// The recorded roles and their sessions, in one round trip, and the revision of the record that
+    /// they were seen under. Within the stall they are enough: no role appears without a look at rest
+    /// finding it.
+    pub(super) async fn fence_by(&self, side: Side, client: &Object) -> Look<(i64, FenceView)> {
         let ours = self.our_roles();
         let roles_of_ours: [&(dyn ToSql + Sync); 1] = [&ours];
         // Sent in this order, and so carried out in this order: a backend that is through with its
         // start when the locks are read is in the list of sessions that is read after them.
         let (roles, starting, summary, sessions) = tokio::join!(
+            biased;
             prepared(client, FENCED_ROLES, &[]),
             prepared(client, STARTING_BACKENDS, &[]),
             prepared(client, SUMMARY, &[]),
@@ -137,7 +143,7 @@ impl PgCluster {
         for row in &sessions {
             add_session(row, since_us..=settled_us, &mut view)?;
         }
-        Ok(Some(view))
+        Ok(Some((summary.try_get("revision")?, view)))
     }
 
     /// The roles that are in no record yet, and their sessions among those of all that may write.
@@ -195,6 +201,29 @@ impl PgCluster {
         roles.sort();
         missing.sort();
         (roles, missing)
+    }
+}
+
+/// Has a connection know the statements of a look at a fence, and of the record that it belongs to,
+/// before it sends the first: their order is part of what is concluded from them.
+pub(super) async fn prepare(client: &Object) {
+    let statements = [RECORD, FENCED_ROLES, STARTING_BACKENDS, SUMMARY, SESSIONS];
+    // What is missing says so when it is sent.
+    futures_util::future::join_all(statements.map(|sql| client.prepare_cached(sql))).await;
+}
+
+/// Two statements may stand on both sides of a change of the record: then neither is believed.
+pub(super) fn of_this_record(
+    fence: Seen<(i64, FenceView)>,
+    record: &Seen<NodeRecord>,
+) -> Seen<FenceView> {
+    match (fence, record) {
+        (Seen::Present((revision, _)), Seen::Present(record)) if record.revision != revision => {
+            Seen::Unknown("the record changed during the look".to_owned())
+        }
+        (Seen::Present((_, view)), _) => Seen::Present(view),
+        (Seen::Absent, _) => Seen::Absent,
+        (Seen::Unknown(reason), _) => Seen::Unknown(reason),
     }
 }
 
@@ -287,7 +316,8 @@ fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
-/// By way of JSON, because a record that an older version made lacks the column.
+/// Those that are lifted, of the last opening alone: what an earlier one lifted is the application's
+/// affair. By way of JSON, because a record that an older version made lacks the column.
 const FENCED_ROLES: &str = "\
     SELECT f.role::text AS role, f.previous_setting, \
     coalesce((to_jsonb(f) ->> 'had_login')::boolean, false) AS locked_out, \
@@ -296,7 +326,9 @@ const FENCED_ROLES: &str = "\
         WHERE s.setrole = r.oid \
         AND s.setdatabase = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) \
         AND 'default_transaction_read_only=on' = ANY (s.setconfig)) AS read_only \
-    FROM pgferry.fenced_role f LEFT JOIN pg_catalog.pg_roles r ON r.rolname = f.role";
+    FROM pgferry.fenced_role f CROSS JOIN pgferry.node n \
+    LEFT JOIN pg_catalog.pg_roles r ON r.rolname = f.role \
+    WHERE f.lifted_at IS NULL OR f.lifted_at > coalesce(n.fenced_at, '-infinity')";
 
 /// InitPostgres takes this lock before it reads the settings, and keeps it until it is through.
 const STARTING_BACKENDS: &str = "\
@@ -315,6 +347,7 @@ const SUMMARY: &str = "\
         ELSE 0 END AS since_us, \
     (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us, \
     (extract(epoch FROM clock_timestamp() - n.changed_at) * 1000)::bigint AS since_change_ms, \
+    n.revision, \
     (SELECT count(*) FROM pg_catalog.pg_prepared_xacts WHERE database = current_database()) AS prepared \
     FROM pgferry.node n";
 

@@ -32,7 +32,7 @@ pub(super) async fn record_by(client: &Object) -> Look<NodeRecord> {
     }))
 }
 
-const RECORD: &str = "SELECT side, id, epoch, state, revision FROM pgferry.node";
+pub(super) const RECORD: &str = "SELECT side, id, epoch, state, revision FROM pgferry.node";
 
 /// Extension, schema and tables, and what an administrator would have to do first.
 pub(crate) async fn install(node: &Node) -> Look<InstallView> {

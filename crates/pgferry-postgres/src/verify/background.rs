@@ -81,6 +81,16 @@ impl Rounds {
     }
 }
 
+impl Rounds {
+    /// What a round has found holds, whatever it was given up for.
+    pub(super) fn given_up(&self, run: Uuid, active: Side) {
+        let found = found(&lock(&self.figures), run, active);
+        if found.is_some() {
+            lock(&self.known).last = found;
+        }
+    }
+}
+
 const RECALL: &str = "SELECT run, active, verified::text FROM pgferry.background";
 
 impl PgCluster {

@@ -4,6 +4,7 @@
 
 use pgferry_plan::scope::TableView;
 use pgferry_plan::verify::hashing::{Hashing, OfColumn, OfRow, compared, of_columns};
+use pgferry_plan::verify::parts::{Identity, identity};
 
 use crate::quote::ident;
 
@@ -25,19 +26,23 @@ pub(super) struct RowHash {
 struct Column {
     name: String,
     how: OfColumn,
-    /// On both sides: the expression has to be the same.
-    not_null: bool,
+    /// Of the key, and so never NULL. Others that are NOT NULL may still hold what was there before.
+    of_key: bool,
 }
 
 impl RowHash {
     pub(super) fn new(here: &TableView, there: &TableView, hashing: Hashing) -> Self {
-        let not_null_there =
-            |name: &str| there.columns.iter().any(|other| other.name == name && other.not_null);
+        let key: Vec<String> = match identity(here, there) {
+            Identity::Key { columns, .. } => {
+                columns.into_iter().map(|column| column.name).collect()
+            }
+            Identity::Content => Vec::new(),
+        };
         let columns = compared(&here.columns, &there.columns)
             .map(|(column, other)| Column {
                 name: column.name.clone(),
                 how: of_columns(column, other, hashing),
-                not_null: column.not_null && not_null_there(&column.name),
+                of_key: key.contains(&column.name),
             })
             .collect();
         Self { hashing, columns }
@@ -96,8 +101,8 @@ impl RowHash {
         }
     }
 
-    /// Columns that may be NULL are hashed alone, each with a seed of its own, and put together by
-    /// exclusive-or. That is the seed of the first of the others, whose hash is the seed of the next,
+    /// Columns beside the key are hashed alone, each with a seed of its own, and put together by
+    /// exclusive-or. That is the seed of the key's first column, whose hash is the seed of its next,
     /// so that two rows that have exchanged a value add up to something else. A record is one of those
     /// alone: of a record of NULLs alone the hash does not depend on the seed (seen).
     fn seeded(&self) -> String {
@@ -105,7 +110,7 @@ impl RowHash {
         for (position, column) in self.columns.iter().enumerate() {
             match self.seeded_column(column, &position.to_string()) {
                 Some(hash) if position < MOST_ONE_BY_ONE => {
-                    if column.not_null {
+                    if column.of_key {
                         chained.push(column);
                     } else {
                         let of_null = NULL_HASH + position as u64;
@@ -194,10 +199,10 @@ mod tests {
         Hashing { of_row: OfRow::Seeded, as_they_are: true, recoded: false };
 
     fn hash(columns: &[(&str, OfColumn, bool)], hashing: Hashing) -> String {
-        let column = |&(name, how, not_null): &(&str, OfColumn, bool)| Column {
+        let column = |&(name, how, of_key): &(&str, OfColumn, bool)| Column {
             name: name.to_owned(),
             how,
-            not_null,
+            of_key,
         };
         RowHash { hashing, columns: columns.iter().map(column).collect() }.hash(0)
     }
@@ -205,7 +210,7 @@ mod tests {
     const INTEGER: OfColumn = OfColumn::Seeded { function: "hashint4extended", cast: "" };
 
     #[test]
-    fn what_may_be_null_seeds_what_may_not() {
+    fn what_is_beside_the_key_seeds_the_key() {
         let row = hash(
             &[
                 ("a", INTEGER, true),
@@ -226,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_of_which_each_may_be_null_are_mixed_once_more() {
+    fn columns_without_a_key_are_mixed_once_more() {
         let row = hash(&[("a", INTEGER, false), ("b", INTEGER, false)], AS_THEY_ARE);
         assert!(row.starts_with("pg_catalog.hashint4extended(0, coalesce("), "{row}");
         assert!(row.contains(" # coalesce("), "{row}");
