@@ -204,7 +204,7 @@ fn verify(reader: &mut Reader, at: &KeyPath) -> VerifyConfig {
 }
 
 fn background(reader: &mut Reader, at: &KeyPath) -> Option<BackgroundConfig> {
-    // 100 GB in seven hours, for a few hundredths of a core on each server.
+    // 100 GB in seven hours.
     const DEFAULT_RATE: u64 = 4 * MEGABYTE;
     let key = at.key("background_bytes_per_second");
     let rate = reader.size(&key, 0..=TERABYTE).unwrap_or(DEFAULT_RATE);
