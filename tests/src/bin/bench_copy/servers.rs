@@ -82,7 +82,7 @@ pub(crate) fn dsn(cluster: &Cluster) -> String {
 
 /// The same as a URI.
 pub(crate) fn uri(cluster: &Cluster) -> String {
-    format!("postgres://postgres:{PASSWORD}@127.0.0.1:{}/{DATABASE}", cluster.port())
+    format!("postgresql://postgres:{PASSWORD}@127.0.0.1:{}/{DATABASE}", cluster.port())
 }
 
 /// A program that ends when this one does, with PostgreSQL's own programs before all others.

@@ -65,9 +65,11 @@ pub(crate) fn compare(
             let mut command = process::bound(from_pypi(tool), "TERM");
             command.args([from, table, to, table, "-k", key, "-c", "%"]);
             command.args(["--threads", &jobs.to_string()]);
-            // A warning of a library of theirs is no difference: those are on stdout.
+            // A warning of a library of theirs is no difference: those are on stdout. An error ends them
+            // with success, and is only said.
             let output = finished(command)?;
-            if output.stdout.is_empty() { Ok(()) } else { Err(tail(&output)) }
+            let failed = String::from_utf8_lossy(&output.stderr).contains(" ERROR ");
+            if output.stdout.is_empty() && !failed { Ok(()) } else { Err(tail(&output)) }
         }),
         Tool::Pgcopydb => {
             let dir = TempDir::new("pgcopydb");
