@@ -305,6 +305,30 @@ mod tests {
         assert_eq!(judge(&over, &world(view(Side::Source))), begun(FRESH, Side::Destination));
     }
 
+    /// There and back again: what was read before says nothing of what was written on the other side.
+    #[test]
+    fn a_round_is_not_gone_on_with_across_a_crossing() {
+        let began = u64::try_from(ago(300).as_millisecond()).unwrap();
+        let run = uuid::Builder::from_unix_timestamp_millis(began, &[0; 10]).into_uuid();
+        let view =
+            BackgroundView { unfinished: Some((run, Side::Source)), ..BackgroundView::default() };
+        let crossed = |seconds, state| {
+            let mut facts = long_verified();
+            facts.operations = [Verb::Cutover, Verb::Rollback]
+                .map(|verb| crate::facts::Operation {
+                    state,
+                    finished_at: Some(ago(seconds)),
+                    ..operation(verb)
+                })
+                .to_vec();
+            let impatient = Policy { background_pause: Some(Duration::from_secs(60)), ..policy() };
+            in_background(&facts, &world(view.clone()), &impatient, FRESH)
+        };
+        assert_eq!(crossed(100, OperationState::Succeeded), begun(FRESH, Side::Source));
+        assert_eq!(crossed(100, OperationState::Aborted), begun(run, Side::Source));
+        assert_eq!(crossed(400, OperationState::Succeeded), begun(run, Side::Source));
+    }
+
     #[test]
     fn nothing_begins_where_it_would_be_in_the_way_or_cannot_be_known() {
         let idle = || world(BackgroundView::default());

@@ -383,6 +383,23 @@ mod tests {
     }
 
     #[test]
+    fn a_fence_of_another_revision_than_the_records_is_not_seen() {
+        let record = |revision| {
+            Seen::Present(NodeRecord {
+                side: Side::Source,
+                id: uuid::Uuid::nil(),
+                epoch: 1,
+                state: pgferry_plan::world::NodeState::Fenced,
+                revision,
+            })
+        };
+        let fence = || Seen::Present((7, FenceView { starting: 3, ..FenceView::default() }));
+        let seen = of_this_record(fence(), &record(7));
+        assert_eq!(seen.present().map(|view| view.starting), Some(3));
+        assert!(matches!(of_this_record(fence(), &record(8)), Seen::Unknown(_)));
+    }
+
+    #[test]
     fn a_backend_counts_until_it_was_seen_gone_and_later_ones_never_do() {
         let watch = StartupWatch::default();
         assert_eq!(watch.update(1, starting(&["1/a", "2/b"]), 100), (2, 100));
