@@ -196,14 +196,15 @@ pub enum Action {
         /// The record's revision that was seen.
         revision: i64,
     },
-    /// Hold the clients of every pooler, or run the hook before the line.
+    /// Hold the clients of every pooler, and lead each one that holds to the other side; or run the
+    /// hook before the line.
     PauseTraffic {
         /// The side that they come from.
         side: Side,
         /// Whether writes are held from then on: a pooler holds them, of a hook nothing is known.
         holds: bool,
     },
-    /// Lead every pooler that holds to a side; it goes on holding.
+    /// Lead every pooler that holds to a side, where holding was not enough; it goes on holding.
     PointTraffic {
         /// Where to.
         side: Side,
@@ -343,7 +344,9 @@ impl Action {
             Action::WriteMarker { side, token } => {
                 Intent::WriteMarker { side: *side, token: *token }
             }
-            Action::SetSequences { side, .. } => Intent::SetSequences { side: *side },
+            Action::SetSequences { side, revision, .. } => {
+                Intent::SetSequences { side: *side, revision: *revision }
+            }
             Action::RaiseSequences { side, revision, .. } => {
                 Intent::RaiseSequences { side: *side, revision: *revision }
             }

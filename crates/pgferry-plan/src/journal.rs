@@ -212,40 +212,100 @@ pub enum Event {
 #[serde(tag = "action", rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the fields carry the words of crate::action::Action")]
 pub enum Intent {
-    Install { side: Side, node_id: Uuid, creates_extension: bool },
-    Fence { side: Side },
-    CreateNode { side: Side },
+    Install {
+        side: Side,
+        node_id: Uuid,
+        creates_extension: bool,
+    },
+    Fence {
+        side: Side,
+    },
+    CreateNode {
+        side: Side,
+    },
     CopySchema,
     SetAside,
     PutBack,
     BuildKeys,
     CreateCopyingSubscription,
     CountRows,
-    AddToSets { side: Side },
-    CreateSubscription { direction: Direction },
-    DisableSubscription { direction: Direction },
-    EnableSubscription { direction: Direction },
-    SwapSets { direction: Direction },
+    AddToSets {
+        side: Side,
+    },
+    CreateSubscription {
+        direction: Direction,
+    },
+    DisableSubscription {
+        direction: Direction,
+    },
+    EnableSubscription {
+        direction: Direction,
+    },
+    SwapSets {
+        direction: Direction,
+    },
     TakeSnapshot,
-    CopyRows { snapshot_lsn: Lsn },
+    CopyRows {
+        snapshot_lsn: Lsn,
+    },
     BuildIndexes,
-    AdvanceSlot { direction: Direction, to: Lsn },
-    StartStream { direction: Direction, at_lsn: Lsn },
+    AdvanceSlot {
+        direction: Direction,
+        to: Lsn,
+    },
+    StartStream {
+        direction: Direction,
+        at_lsn: Lsn,
+    },
     Analyze,
-    Verify { run: Uuid },
-    WriteMarker { side: Side, token: u64 },
-    SetSequences { side: Side },
-    RaiseSequences { side: Side, revision: i64 },
-    Yield { side: Side },
-    Open { side: Side, revision: i64 },
-    PauseTraffic { side: Side, holds: bool },
-    PointTraffic { side: Side },
-    ResumeTraffic { side: Side },
-    DropSubscription { direction: Direction },
-    DropSlot { side: Side },
-    DropOrigin { side: Side },
-    DropNode { side: Side },
-    Remove { side: Side },
+    Verify {
+        run: Uuid,
+    },
+    WriteMarker {
+        side: Side,
+        token: u64,
+    },
+    SetSequences {
+        side: Side,
+        #[serde(default)]
+        revision: i64,
+    },
+    RaiseSequences {
+        side: Side,
+        revision: i64,
+    },
+    Yield {
+        side: Side,
+    },
+    Open {
+        side: Side,
+        revision: i64,
+    },
+    PauseTraffic {
+        side: Side,
+        holds: bool,
+    },
+    PointTraffic {
+        side: Side,
+    },
+    ResumeTraffic {
+        side: Side,
+    },
+    DropSubscription {
+        direction: Direction,
+    },
+    DropSlot {
+        side: Side,
+    },
+    DropOrigin {
+        side: Side,
+    },
+    DropNode {
+        side: Side,
+    },
+    Remove {
+        side: Side,
+    },
     ArchiveJournal,
     DropJournal,
     StopJob,

@@ -111,16 +111,23 @@ pub(crate) fn record_counted(name: &TableName, rows: i64) -> String {
 }
 
 /// Sets the last values of sequences in one statement, and raises the revision, so that the same
-/// of an earlier attempt that lands late is refused instead of setting them back. Flushed at the latest with the commit that
-/// opens this side: it comes later in the same log.
+/// of an earlier attempt that lands late is refused instead of setting them back.
+///
+/// `setval` is seen at once and by everybody, also by who would open this side for it; the revision
+/// only when the commit is on disk. It must not be an asynchronous one: a server that crashes between
+/// the setting and the opening would hand numbers out twice. Without a value, what was set by whose
+/// commit was not seen is made to last.
 pub(crate) fn set_sequences(values: &[(SequenceName, i64)]) -> String {
+    const RAISE_REVISION: &str = "UPDATE pgferry.node SET revision = revision + 1";
+    if values.is_empty() {
+        return RAISE_REVISION.to_owned();
+    }
     let rows: Vec<String> = values
         .iter()
         .map(|(name, value)| format!("({}::regclass, {value}::bigint)", literal(&table(name))))
         .collect();
     format!(
-        "SET LOCAL synchronous_commit = off; \
-         UPDATE pgferry.node SET revision = revision + 1; \
+        "{RAISE_REVISION}; \
          SELECT pg_catalog.setval(wanted.sequence, wanted.value, true) \
          FROM (VALUES {}) AS wanted(sequence, value)",
         rows.join(", ")
@@ -398,6 +405,7 @@ mod tests {
         assert!(sql.contains("IN ('a\"b''c')"));
         let sql = set_sequences(&[(SequenceName::new("s'", "q\""), 5)]);
         assert!(sql.contains("'\"s''\".\"q\"\"\"'::regclass"), "{sql}");
+        assert!(!sql.contains("synchronous_commit"), "{sql}");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::daemon::{AtFailpoint, Daemon, PHASE_DEADLINE, Profile};
 use crate::expect::eventually;
 use crate::ledger::{Ledger, LedgerOptions};
 use crate::leftovers;
-use crate::pair::{DATABASE, Pair, provision};
+use crate::pair::{DATABASE, Pair, PairOptions, provision};
 use crate::pgbouncer::{PgBouncer, in_front};
 use crate::proxy::{Proxy, Wire};
 use crate::session::Session;
@@ -95,7 +95,10 @@ impl World {
     /// Makes servers and daemons, and brings the migration to ready under writing clients.
     #[must_use]
     pub fn new(options: WorldOptions) -> Self {
-        let pair = Pair::with_bank();
+        // A server that is restarted loses every commit that nobody waited for.
+        let pair =
+            Pair::start_with(PairOptions::default(), &[("wal_writer_delay", "10s".to_owned())]);
+        pair.load_bank();
         let to = Side::BOTH.map(|side| Proxy::to(pair.cluster(side).port()));
         let between = Side::BOTH.map(|side| Proxy::to(pair.cluster(side).port()));
         let journal = (options.journal == JournalIn::ThirdPlace).then(|| {

@@ -34,17 +34,19 @@ pub(super) fn cut_stream(facts: &Facts, world: &World) -> Decision {
 pub(super) fn raise_sequences(facts: &Facts, world: &World, policy: &Policy) -> Decision {
     let side = facts.kind().to();
     let record = look!(world.node(side).record, "the node's record");
-    let raised = facts.intents.iter().any(|intent| {
-        matches!(intent, Intent::RaiseSequences { side: of, revision }
-            if *of == side && *revision < record.revision)
+    let intended = facts.intents.iter().filter_map(|intent| {
+        let Intent::RaiseSequences { side: of, revision } = intent else { return None };
+        (*of == side).then_some(*revision)
     });
-    if raised {
+    // Values are seen before their commit, or without it; the revision raised with them is not.
+    let raised = intended.max().map(|revision| revision < record.revision);
+    if raised == Some(true) {
         return done();
     }
     let here = look!(world.node(side).sequences, "the sequences");
     let columns = look!(world.node(side).column_values, "the values in the tables");
     let values = sequences::past_columns(here, columns, policy.headroom);
-    if values.is_empty() {
+    if values.is_empty() && raised.is_none() {
         return done();
     }
     Decision::Act(Action::RaiseSequences { side, revision: record.revision, values })

@@ -17,7 +17,7 @@ use crate::sequences;
 use crate::side::{Direction, Side};
 use crate::steps::Step;
 use crate::verdict::verdict;
-use crate::world::{NodeState, World};
+use crate::world::{NodeRecord, NodeState, World};
 
 pub(super) fn check_verdict(facts: &Facts, world: &World, policy: &Policy) -> Decision {
     let passive = facts.kind().to();
@@ -43,8 +43,8 @@ pub(super) fn warm_sequences(facts: &Facts, world: &World, policy: &Policy) -> D
     // Once is enough: the active side goes on handing out values, and a busy one would be chased
     // for ever.
     let behind = sequences::behind(active, passive, policy.headroom);
-    let warmed = facts.intents.contains(&Intent::SetSequences { side: to });
-    if behind.is_empty() || warmed || record.state == NodeState::Open {
+    let set = sequences_set(facts, to, record);
+    if record.state == NodeState::Open || set.unwrap_or(behind.is_empty()) {
         return done();
     }
     Decision::Act(Action::SetSequences {
@@ -110,10 +110,21 @@ pub(super) fn set_sequences(facts: &Facts, world: &World, policy: &Policy) -> De
     }
     let record = look!(world.node(to).record, "the node's record");
     let values = sequences::behind(active, passive, policy.headroom);
-    if values.is_empty() {
+    if values.is_empty() && sequences_set(facts, to, record).unwrap_or(true) {
         return done();
     }
     Decision::Act(Action::SetSequences { side: to, revision: record.revision, values })
+}
+
+/// Whether what this step was to set is sure to outlast a crash of that server; None when it has not
+/// set anything. Values are seen before their commit, or without it; the revision raised with them
+/// is not.
+fn sequences_set(facts: &Facts, side: Side, record: &NodeRecord) -> Option<bool> {
+    let revisions = facts.intents.iter().filter_map(|intent| {
+        let Intent::SetSequences { side: of, revision } = intent else { return None };
+        (*of == side).then_some(*revision)
+    });
+    revisions.max().map(|intended| intended < record.revision)
 }
 
 pub(super) fn yield_fenced(facts: &Facts, world: &World) -> Decision {
@@ -257,3 +268,6 @@ fn other_side_is_open(facts: &Facts, world: &World) -> Option<Decision> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

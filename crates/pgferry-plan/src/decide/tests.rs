@@ -76,7 +76,7 @@ fn record(side: Side, state: NodeState) -> Seen<NodeRecord> {
 }
 
 /// Both sides as they are in the middle of a cutover, fenced and drained up to the markers.
-fn fenced_world() -> World {
+pub(super) fn fenced_world() -> World {
     let mut world = World::default();
     world.source.record = record(Side::Source, NodeState::Fenced);
     world.source.fence = Seen::Present(FenceView::default());
