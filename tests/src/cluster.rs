@@ -286,6 +286,7 @@ const ADMINISTRATOR: &str = "postgres";
 /// The administrator over the socket, everybody else over TCP with a password.
 const HBA: &str = "\
 local all postgres trust
+local replication postgres trust
 host all all 127.0.0.1/32 scram-sha-256
 ";
 
@@ -293,6 +294,7 @@ host all all 127.0.0.1/32 scram-sha-256
 /// is under test is the daemon.
 const HBA_WITH_TLS: &str = "\
 local all postgres trust
+local replication postgres trust
 hostssl all pgferry 127.0.0.1/32 scram-sha-256
 hostnossl all pgferry all reject
 host all all 127.0.0.1/32 scram-sha-256

@@ -14,6 +14,7 @@ mod repairs;
 mod row_hash;
 mod rows;
 mod run;
+mod shown;
 mod sql;
 mod written;
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use pgferry_plan::Side;
-use pgferry_tests::{ConfigFile, Daemon, Ledger, LedgerOptions, Pair, PairOptions, eventually};
+use pgferry_tests::{
+    ConfigFile, Daemon, Ledger, LedgerOptions, Pair, PairOptions, eventually, process,
+};
 use serde_json::json;
 
 use super::{differences, saboteur, verify};
@@ -69,6 +71,47 @@ fn writes_under_way_are_no_fault() {
         let text = metrics.as_str().unwrap_or_default();
         if text.contains(line) { Ok(()) } else { Err("not there yet".to_owned()) }
     });
+}
+
+#[test]
+fn a_commit_that_is_logged_and_not_shown_is_no_fault() {
+    let pair = Pair::with_bank();
+    let daemon = Daemon::for_bank(&pair);
+    daemon.bring_to_ready();
+    // A standby that confirms what it has written, and never that it has applied it: the commit of
+    // who asks for that is on the other side, and shown to nobody.
+    let admin = pair.admin(Side::Source);
+    let mut standby = pair.source.program("pg_receivewal");
+    standby.args(["--synchronous", "--no-loop", "-D"]).arg(pair.source.dir());
+    let standby = process::spawn(standby).unwrap();
+    admin.run("ALTER SYSTEM SET synchronous_standby_names = 'pg_receivewal'");
+    admin.run("SELECT pg_reload_conf()");
+    eventually("the standby to be waited for", SOON, || {
+        let synchronous = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+        if admin.number(synchronous) == 1 { Ok(()) } else { Err("not yet".to_owned()) }
+    });
+    let app = pair.app_on(Side::Source).unwrap();
+    app.run("SET synchronous_commit = remote_apply");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            app.run("INSERT INTO bank.ledger (client, seq) VALUES (9, 1)");
+        });
+        let there = pair.admin(Side::Destination);
+        let arrived = "SELECT count(*) FROM bank.ledger WHERE client = 9";
+        eventually("the row to be on the other side", SOON, || {
+            if there.number(arrived) == 1 { Ok(()) } else { Err("not yet".to_owned()) }
+        });
+        assert_eq!(admin.number(arrived), 0, "the source shows it");
+        let (state, report) = verify(&daemon);
+        admin.run("ALTER SYSTEM RESET synchronous_standby_names");
+        admin.run("SELECT pg_reload_conf()");
+        assert_eq!(state, "succeeded", "{report}");
+        assert_eq!(report["verification"]["unsettled_rows"], 1, "{report}");
+    });
+    process::put_down(standby, "KILL");
+    let (state, report) = verify(&daemon);
+    assert_eq!(state, "succeeded", "{report}");
+    assert!(report["verification"]["unsettled_rows"].is_null(), "{report}");
 }
 
 #[test]

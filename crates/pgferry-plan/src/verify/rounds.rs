@@ -2,16 +2,18 @@
 //!
 //! The two servers share no snapshot. So a row is read on the active side, a marker is written
 //! there and awaited, and the row is read on the passive side; then the same twice more. A commit is in
-//! the log, and may be on the passive side, before the active side shows it: it may wait there for a
-//! synchronous standby. A marker that was committed behind it says that it is shown. Two rules follow,
-//! and both are proofs, whatever the application does meanwhile:
+//! the log, and may be on the passive side, before the active side shows it: its backend may wait for a
+//! processor, or for a synchronous standby. So each look of the active side from the third on comes
+//! after every transaction has ended that may have been logged before; where that is not to be had,
+//! the looks before it are forgotten. Two rules follow, and both are proofs, whatever the application
+//! does meanwhile:
 //!
 //! - The active side holds the *same version* in three looks: whatever the passive side showed after
-//!   the first of them was logged before the second marker, and so is shown by the third look. Nothing
-//!   touched the row in between. What the passive side showed must have been that version.
-//! - The passive side holds the *same version* in three looks: it was logged before the second marker,
-//!   so the active side's third look is not older, and by the passive side's third everything that it
-//!   showed had arrived. It must be what the active side showed.
+//!   the first of them is shown by the third. Nothing touched the row in between. What the passive side
+//!   showed must have been that version.
+//! - The passive side holds the *same version* in three looks: the active side's third look is not
+//!   older than it, and by the passive side's third everything that the active side showed had arrived.
+//!   It must be what the active side showed.
 //!
 //! A row that changes between the looks of both sides is in flight. It is never proven to be damage. One
 //! that is on the active side in every look, and never on the passive side, is taken to be missing all
@@ -95,6 +97,11 @@ impl Watched {
         self.before.rotate_left(1);
         self.before[1] = Some(now);
         standing
+    }
+
+    /// Forgets the looks before: the next one of the active side may be older than what they saw.
+    pub fn begin_again(&mut self) {
+        self.before = [None, None];
     }
 
     /// What a row is that is still open after [`MOST_ROUNDS`].

@@ -14,6 +14,7 @@ use pgferry_plan::verify::{Difference, DifferenceKind, KeyPart, ValuePair};
 use super::VerifyError;
 use super::compare::{Compared, ROWS_OF_A_ROUND, Worker, by_column, parameters};
 use super::mend::Damaged;
+use super::shown::Shown;
 use super::sql::{TableSql, WITH_INDEX, WITHOUT_INDEX};
 
 /// Between two rounds of rows that changed in each: the longer it takes, the more often they have.
@@ -38,6 +39,7 @@ impl Worker<'_> {
         let mut open: HashMap<Vec<String>, Watched> =
             keys.iter().map(|key| (key.clone(), Watched::default())).collect();
         let mut watch = Watch::default();
+        let mut shown = Shown::default();
         for round in 0..MOST_ROUNDS {
             if open.is_empty() {
                 break;
@@ -45,6 +47,15 @@ impl Worker<'_> {
             if round > 2 {
                 let times = u32::try_from(round).unwrap_or(u32::MAX);
                 tokio::time::sleep(PAUSE.saturating_mul(times)).await;
+            }
+            // A proof takes three looks, of which the last must be no older than what was seen before.
+            if round >= 2 {
+                let active = self.session(self.active_side);
+                let all_shown =
+                    shown.wait(active).await.map_err(VerifyError::on(self.active_side))?;
+                if !all_shown {
+                    open.values_mut().for_each(Watched::begin_again);
+                }
             }
             let asked: Vec<Vec<String>> = open.keys().cloned().collect();
             let here = self.lookup(table, self.active_side, &asked).await?;
