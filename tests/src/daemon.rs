@@ -228,9 +228,15 @@ impl Daemon {
     /// Waits for the end of an accepted operation.
     #[must_use]
     pub fn wait_for_operation(&self, accepted: &Answer) -> Value {
+        self.wait_for_operation_within(accepted, PHASE_DEADLINE)
+    }
+
+    /// The same with a deadline for what takes long beside other work.
+    #[must_use]
+    pub fn wait_for_operation_within(&self, accepted: &Answer, deadline: Duration) -> Value {
         let id = accepted.body["id"].as_str().unwrap_or_default().to_owned();
         let path = format!("/v1/migrations/{MIGRATION}/operations/{id}");
-        eventually("the operation to end", PHASE_DEADLINE, || {
+        eventually("the operation to end", deadline, || {
             let operation = self.try_get(&path)?.body;
             match operation["state"].as_str() {
                 Some("running") | None => Err(format!("{operation}; {}", self.migration())),

@@ -13,6 +13,9 @@ use pgferry_tests::{ConfigFile, Daemon, Pair, PairOptions, Profile, expect, proc
 
 const USAGE: &str = "usage: make soak ARGS=\"--minutes N\" (60)";
 
+/// Of seconds at rest, on a machine that may have other work for an hour.
+const VERIFY_DEADLINE: Duration = Duration::from_secs(600);
+
 /// What troubles a comparison most: the key moves, and the table is sometimes empty.
 const CHURN: &str = "
 CREATE SCHEMA churn;
@@ -63,18 +66,27 @@ fn soak(time: Duration) -> Result<String, String> {
     let result = thread::scope(|scope| {
         scope.spawn(|| churn(&pair, &stop));
         scope.spawn(|| long_transactions(&pair, &stop));
-        let result = verify_until(&daemon, Instant::now() + time);
-        stop.store(true, Ordering::Relaxed);
-        result
+        let _ends = Ends(&stop);
+        verify_until(&daemon, Instant::now() + time)
     });
     process::put_down(pgbench, "KILL");
     result
 }
 
+/// Lets the writers end, also when a wait has come to nothing: the scope waits for them.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn verify_until(daemon: &Daemon, end: Instant) -> Result<String, String> {
     let (mut times, mut rows, mut unsettled) = (0_u64, 0, 0);
     while Instant::now() < end {
-        let operation = daemon.carry_out("verify");
+        let accepted = daemon.order("verify");
+        let operation = daemon.wait_for_operation_within(&accepted, VERIFY_DEADLINE);
         let report = daemon.get("/v1/migrations/shop/verification").body;
         if operation["state"] != "succeeded" {
             return Err(format!("{operation}\n{report}"));
