@@ -284,12 +284,11 @@ impl Step {
         (Step::FenceActive..=Step::OpenOther).contains(&self)
     }
 
-    /// Whether this step may go on from the look by which the step before it was seen done: between
-    /// fence and opening each round trip is a part of the stall. The fence itself is decided on a look
-    /// of its own, because what ends the step before it says less about the roles.
+    /// Whether this step may go on from the look by which the step before it was seen done: while
+    /// writes are held, each round trip is a part of the stall.
     #[must_use]
     pub fn goes_on_from_the_last_look(self) -> bool {
-        (Step::Drain..=Step::OpenOther).contains(&self)
+        (Step::FenceActive..=Step::ResumeTraffic).contains(&self)
     }
 }
 

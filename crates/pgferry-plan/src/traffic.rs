@@ -75,8 +75,8 @@ pub struct PoolerState {
 /// What is to be reached at a pooler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrafficGoal {
-    /// It lets no transaction begin.
-    Hold,
+    /// It lets no transaction begin, and once none runs any more it leads to this side.
+    HoldFor(Side),
     /// It leads to this side, and goes on holding.
     PointAt(Side),
     /// It leads to this side, and lets go.

@@ -110,7 +110,7 @@ impl PgCluster {
                 self.see_stream(world, Direction::Forward).await;
                 self.see_origin(world, Direction::Forward).await;
             }
-            Step::AwaitCatchUp | Step::PauseTraffic | Step::ResumeTraffic | Step::LeadTraffic => {}
+            Step::AwaitCatchUp | Step::ResumeTraffic | Step::LeadTraffic => {}
             Step::AnalyzeDestination => {
                 if self.jobs.is_idle() {
                     world.tables_to_analyze = Seen::from_look(self.tables_to_analyze().await);
@@ -132,16 +132,14 @@ impl PgCluster {
                 // prepared before it begins.
                 self.see_within(NODE_LOOK_TIME_AT_REST, world, EVERYTHING, EVERYTHING).await;
             }
-            Step::FenceActive => {
-                // The marker is the next step's, which goes on from the look that ends this one.
-                let open = !facts.intents.contains(&Intent::Fence { side: from });
-                let of_from = Wants { fence: true, marker: true, roles: open, ..RECORD };
-                let catalogs = self.see_pair(world, from, of_from, RECORD).await;
-                let still_open = |record: &NodeRecord| record.state == NodeState::Open;
-                if world.node(from).record.present().is_some_and(still_open) {
-                    self.add_known_roles(world, from, catalogs[from as usize].roles.as_ref()).await;
+            Step::PauseTraffic => {
+                // Writes are held from then on, and the fence goes on from the look that sees it.
+                let holds = Intent::PauseTraffic { side: from, holds: true };
+                if facts.intents.contains(&holds) {
+                    self.see_for_fence(facts, world, from).await;
                 }
             }
+            Step::FenceActive => self.see_for_fence(facts, world, from).await,
             Step::Drain => {
                 let of_from = Wants { fence: true, marker: true, ..RECORD };
                 self.see_pair(world, from, of_from, MARKER).await;
@@ -239,6 +237,18 @@ impl PgCluster {
             Step::ArchiveJournal | Step::DropJournal => {
                 world.journal = Seen::from_look(self.journal_view().await);
             }
+        }
+    }
+
+    /// Who may still write on the active side, with the marker: it is the next step's, which goes on
+    /// from the look that ends the fence.
+    async fn see_for_fence(&self, facts: &Facts, world: &mut World, from: Side) {
+        let open = !facts.intents.contains(&Intent::Fence { side: from });
+        let of_from = Wants { fence: true, marker: true, roles: open, ..RECORD };
+        let catalogs = self.see_pair(world, from, of_from, RECORD).await;
+        let still_open = |record: &NodeRecord| record.state == NodeState::Open;
+        if world.node(from).record.present().is_some_and(still_open) {
+            self.add_known_roles(world, from, catalogs[from as usize].roles.as_ref()).await;
         }
     }
 

@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use self::console::{AdminConsole, Entry};
+use self::include_file::Prepared;
 use crate::leadership::Leadership;
 use crate::process::{self, Order};
 
@@ -261,21 +262,33 @@ impl<L: Leadership> Inner<L> {
 
     async fn pursue_over(&self, console: &AdminConsole, errand: Errand) -> Result<(), Fault> {
         match errand.goal {
-            TrafficGoal::Hold => {
+            TrafficGoal::HoldFor(side) => {
                 self.leads(errand).await?;
-                // Answered when the last transaction has ended; that it holds is seen at once.
-                self.say(console, "PAUSE").await
+                // A PAUSE is answered when the last transaction has ended; that it holds is seen at
+                // once. Meanwhile the disk is waited for.
+                let (paused, prepared) =
+                    tokio::join!(self.say(console, "PAUSE"), self.prepare(side));
+                paused?;
+                self.point(console, side, prepared, errand).await
             }
-            TrafficGoal::PointAt(side) => self.point(console, side, errand).await,
+            TrafficGoal::PointAt(side) => {
+                let prepared = self.prepare(side).await;
+                self.point(console, side, prepared, errand).await
+            }
             TrafficGoal::LetGo(side) => {
-                let entry = self.entry(console).await?;
+                let mut entry = self.entry(console).await?;
                 let points_at = self.side_of(&entry);
                 // At rest one that leads to neither side was led there by somebody, and stays.
                 let ours = errand.operation.is_some() || points_at.is_some() || entry.paused;
-                if points_at != Some(side) && ours {
-                    self.point(console, side, errand).await?;
+                // A file that was changed and not read yet would be by whoever reloads next.
+                let led = points_at == Some(side)
+                    && (errand.operation.is_none() || self.file_leads_to(side));
+                if !led && ours {
+                    let prepared = self.prepare(side).await;
+                    self.point(console, side, prepared, errand).await?;
+                    entry = self.entry(console).await?;
                 }
-                if self.entry(console).await?.paused {
+                if entry.paused {
                     self.leads(errand).await?;
                     self.say(console, "RESUME").await?;
                 }
@@ -285,15 +298,23 @@ impl<L: Leadership> Inner<L> {
     }
 
     /// Leads it to a side: the entry is changed, read again, and seen changed.
-    async fn point(&self, console: &AdminConsole, side: Side, errand: Errand) -> Result<(), Fault> {
-        self.leads(errand).await?;
-        self.rewrite(side, errand).await.map_err(|why| {
+    async fn point(
+        &self,
+        console: &AdminConsole,
+        side: Side,
+        prepared: Result<Option<Prepared>, String>,
+        errand: Errand,
+    ) -> Result<(), Fault> {
+        let not_rewritten = |why: String| {
             failed(
                 "pgbouncer_rewrite_failed",
                 format!("the entry of PgBouncer {} could not be changed: {why}", self.config.name),
                 "look at include_file or rewrite_command of this PgBouncer; nothing was let go",
             )
-        })?;
+        };
+        let prepared = prepared.map_err(not_rewritten)?;
+        self.leads(errand).await?;
+        self.rewrite(side, prepared, errand).await.map_err(not_rewritten)?;
         self.leads(errand).await?;
         console.say("RELOAD").await.map_err(|why| self.refused("RELOAD", &why))?;
         let deadline = tokio::time::Instant::now() + RELOAD_TIME;
@@ -316,19 +337,42 @@ impl<L: Leadership> Inner<L> {
         }
     }
 
-    async fn rewrite(&self, side: Side, errand: Errand) -> Result<(), String> {
+    /// The whole include file for a side.
+    fn text(&self, side: Side) -> String {
+        let entry = &self.config.entries[side as usize].text;
+        include_file::text(&self.migration.to_string(), &self.config.database, entry)
+    }
+
+    /// Whether the include file, where there is one, leads to this side.
+    fn file_leads_to(&self, side: Side) -> bool {
+        match &self.config.rewrite {
+            Rewrite::IncludeFile(file) => include_file::says(file, &self.text(side)),
+            Rewrite::Command { .. } => true,
+        }
+    }
+
+    /// What can be done beforehand to lead it to a side.
+    async fn prepare(&self, side: Side) -> Result<Option<Prepared>, String> {
+        let Rewrite::IncludeFile(file) = &self.config.rewrite else { return Ok(None) };
+        let (file, text) = (file.clone(), self.text(side));
+        blocking(move || Prepared::write(&file, &text)).await.map(Some)
+    }
+
+    async fn rewrite(
+        &self,
+        side: Side,
+        prepared: Option<Prepared>,
+        errand: Errand,
+    ) -> Result<(), String> {
         let entry = &self.config.entries[side as usize];
         match &self.config.rewrite {
             Rewrite::IncludeFile(file) => {
-                let (file, migration) = (file.clone(), self.migration.to_string());
-                let (database, entry) = (self.config.database.clone(), entry.text.clone());
-                let written = tokio::task::spawn_blocking(move || {
-                    include_file::replace(&file, &include_file::text(&migration, &database, &entry))
-                });
-                match written.await {
-                    Ok(result) => result.map_err(|error| error.to_string()),
-                    Err(error) => Err(error.to_string()),
-                }
+                // Within this task, which may be stopped: nothing is put in place behind its back.
+                prepared.map_or(Ok(()), Prepared::put_in_place).map_err(|e| e.to_string())?;
+                let file = file.clone();
+                // Nobody waits for it: what a crash of the machine takes back here, upkeep mends.
+                tokio::task::spawn_blocking(move || include_file::keep(&file));
+                Ok(())
             }
             Rewrite::Command { argv, deadline } => {
                 let operation = errand.operation.map(|id| id.to_string()).unwrap_or_default();
@@ -402,6 +446,15 @@ impl<L: Leadership> Inner<L> {
         tracing::warn!(code = blocker.code, message = blocker.message, "a PgBouncer is not led");
         let failure = TrafficFailure { goal: errand.goal, blocker: blocker.clone(), retry_at };
         *last = Some((errand, times + 1, failure));
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, String> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

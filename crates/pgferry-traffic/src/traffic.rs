@@ -117,9 +117,14 @@ fn look_for(facts: &Facts) -> Look {
         }
         Course::Switchover(switchover) if switchover.step == Step::CheckVerdict => Look::Readiness,
         Course::Switchover(switchover) => {
+            // The opening is looked at with it, because the step behind goes on from that look.
             let concerned = matches!(
                 switchover.step,
-                Step::PauseTraffic | Step::ResumeTraffic | Step::LeadTraffic | Step::DropStreams
+                Step::PauseTraffic
+                    | Step::OpenOther
+                    | Step::ResumeTraffic
+                    | Step::LeadTraffic
+                    | Step::DropStreams
             );
             if concerned { Look::State } else { Look::Nothing }
         }
@@ -154,8 +159,8 @@ impl<L: Leadership> Traffic for MigrationTraffic<L> {
 
     async fn apply(&self, action: &Action, facts: &Facts) -> Result<(), Fault> {
         let operation = facts.switchover().map(|switchover| switchover.operation);
-        let goal = if let Action::PauseTraffic { .. } = action {
-            TrafficGoal::Hold
+        let goal = if let Action::PauseTraffic { side, .. } = action {
+            TrafficGoal::HoldFor(side.other())
         } else if let Action::PointTraffic { side } = action {
             TrafficGoal::PointAt(*side)
         } else if let Action::ResumeTraffic { side } = action {

@@ -185,8 +185,12 @@ impl Model {
     /// Carries out an action on the poolers. The epoch was asked for before, or not at all when it
     /// lands late.
     pub(super) fn direct(&mut self, action: &Action) {
-        for pooler in &mut self.poolers {
+        for (number, pooler) in self.poolers.iter_mut().enumerate() {
             match action {
+                // The first leads over as a part of holding; at the second that was cut short.
+                Action::PauseTraffic { side, .. } if number == 0 => {
+                    *pooler = Pooler { paused: true, points_at: side.other() };
+                }
                 Action::PauseTraffic { .. } => pooler.paused = true,
                 Action::PointTraffic { side } => pooler.points_at = *side,
                 Action::ResumeTraffic { side } => {

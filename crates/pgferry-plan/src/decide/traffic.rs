@@ -149,7 +149,7 @@ pub(crate) fn traffic_blockers(active: Side, world: &World, blockers: &mut Vec<B
     }
 }
 
-/// Step by step to poolers that all hold, without a connection to a server, and lead to `to`.
+/// To poolers that all hold, without a connection to a server, and lead to `to`.
 fn hold(poolers: &[PoolerView], from: Side, to: Side, held_ms: f64, policy: &Policy) -> Decision {
     let mut seen = Vec::new();
     let mut away = Vec::new();
@@ -160,17 +160,18 @@ fn hold(poolers: &[PoolerView], from: Side, to: Side, held_ms: f64, policy: &Pol
             Seen::Present(state) => seen.push((pooler, state)),
         }
     }
-    let point = TrafficGoal::PointAt(to);
+    let (hold, point) = (TrafficGoal::HoldFor(to), TrafficGoal::PointAt(to));
     away.extend(poolers.iter().filter_map(|pooler| {
         let failed = pooler.failed.as_ref()?;
-        (failed.goal == TrafficGoal::Hold || failed.goal == point).then(|| failed.blocker.clone())
+        (failed.goal == hold || failed.goal == point).then(|| failed.blocker.clone())
     }));
     if !away.is_empty() {
         return Decision::Blocked(away);
     }
-    let unless_working = |left: Vec<&PoolerView>, goal, action, what: &str| {
+    let unless_working = |left: Vec<&PoolerView>, goals: &[TrafficGoal], action, what: &str| {
         (!left.is_empty()).then(|| {
-            if left.iter().all(|pooler| pooler.working == Some(goal)) {
+            let is_at_it = |p: &&PoolerView| p.working.is_some_and(|goal| goals.contains(&goal));
+            if left.iter().all(is_at_it) {
                 Decision::Wait(format!("PgBouncer {} {what}", names(&left)))
             } else {
                 Decision::Act(action)
@@ -182,7 +183,7 @@ fn hold(poolers: &[PoolerView], from: Side, to: Side, held_ms: f64, policy: &Pol
     };
     let pausing = unless_working(
         left(|state| state.paused),
-        TrafficGoal::Hold,
+        &[hold],
         Action::PauseTraffic { side: from, holds: true },
         "is being paused",
     );
@@ -210,7 +211,10 @@ fn hold(poolers: &[PoolerView], from: Side, to: Side, held_ms: f64, policy: &Pol
         .filter(|(_, state)| state.points_at != Some(to))
         .map(|(pooler, _)| *pooler)
         .collect();
-    unless_working(astray, point, Action::PointTraffic { side: to }, "is being led over")
+    // Leading over is a part of holding, unless that waits for a transaction that the fence shall end,
+    // or was a daemon's that is gone.
+    let goals: &[TrafficGoal] = if busy.is_empty() { &[hold, point] } else { &[point] };
+    unless_working(astray, goals, Action::PointTraffic { side: to }, "is being led over")
         .unwrap_or_else(done)
 }
 

@@ -1,4 +1,5 @@
-//! The file with the one entry that pgferry changes: replaced as a whole, or not at all.
+//! The file with the one entry that pgferry changes: replaced as a whole, or not at all. What is
+//! slow about it, the writing, is done before: while writes are held it is only put in place.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -33,45 +34,63 @@ fn name(database: &str) -> String {
     }
 }
 
-/// Replaces the file atomically and durably; its mode and owner stay.
-pub(super) fn replace(file: &Path, text: &str) -> io::Result<()> {
-    let (Some(directory), Some(name)) = (file.parent(), file.file_name()) else {
-        return Err(io::Error::new(ErrorKind::InvalidInput, "the path names no file"));
-    };
-    let before = match fs::metadata(file) {
-        Ok(metadata) => Some(metadata),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
-    };
-    let mode = before.as_ref().map_or(MODE, |before| before.permissions().mode() & 0o777);
-    let temporary = Temporary(directory.join(format!(
-        ".{}.pgferry-{}",
-        name.to_string_lossy(),
-        Uuid::new_v4()
-    )));
-    let mut new = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary.0)?;
-    // Not by the mode of creation alone, which the umask narrows: PgBouncer could not read it.
-    new.set_permissions(fs::Permissions::from_mode(mode))?;
-    if let Some(before) = before
-        && let Err(error) = chown(&temporary.0, Some(before.uid()), Some(before.gid()))
-        && mode & 0o004 == 0
-    {
-        // Only its owner could read it, and that would be another one now.
-        return Err(error);
-    }
-    new.write_all(text.as_bytes())?;
-    new.sync_all()?;
-    fs::rename(&temporary.0, file)?;
-    File::open(directory)?.sync_all()
+/// Whether the file says this already; not when it cannot be read.
+pub(super) fn says(file: &Path, text: &str) -> bool {
+    fs::read_to_string(file).is_ok_and(|standing| standing == text)
 }
 
-/// Removed when it was not renamed; then it is gone already.
-struct Temporary(PathBuf);
+/// A new content of the file, on disk beside it. Removed when it is not put in place.
+pub(super) struct Prepared {
+    file: PathBuf,
+    beside: PathBuf,
+}
 
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
+impl Prepared {
+    /// Writes the content durably, with the mode and the owner of the file that stands.
+    pub(super) fn write(file: &Path, text: &str) -> io::Result<Self> {
+        let (Some(directory), Some(name)) = (file.parent(), file.file_name()) else {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "the path names no file"));
+        };
+        let before = match fs::metadata(file) {
+            Ok(metadata) => Some(metadata),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let mode = before.as_ref().map_or(MODE, |before| before.permissions().mode() & 0o777);
+        let beside = format!(".{}.pgferry-{}", name.to_string_lossy(), Uuid::new_v4());
+        let prepared = Self { file: file.to_owned(), beside: directory.join(beside) };
+        let beside = &prepared.beside;
+        let mut new = OpenOptions::new().write(true).create_new(true).mode(mode).open(beside)?;
+        // Not by the mode of creation alone, which the umask narrows: PgBouncer could not read it.
+        new.set_permissions(fs::Permissions::from_mode(mode))?;
+        if let Some(before) = before
+            && let Err(error) = chown(beside, Some(before.uid()), Some(before.gid()))
+            && mode & 0o004 == 0
+        {
+            // Only its owner could read it, and that would be another one now.
+            return Err(error);
+        }
+        new.write_all(text.as_bytes())?;
+        new.sync_all()?;
+        Ok(prepared)
     }
+
+    /// Replaces the file: as a whole, or not at all.
+    pub(super) fn put_in_place(self) -> io::Result<()> {
+        fs::rename(&self.beside, &self.file)
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        // Where it was put in place there is nothing any more.
+        let _ = fs::remove_file(&self.beside);
+    }
+}
+
+/// Lets what was put in place outlast a crash of the machine.
+pub(super) fn keep(file: &Path) -> io::Result<()> {
+    File::open(file.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
 /// What stands against changing the file, and whether it is the one that PgBouncer has read.
@@ -145,18 +164,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_is_replaced_with_its_mode_and_leaves_nothing_beside_it() {
+    fn the_file_is_replaced_with_its_mode_and_nothing_is_left_beside_it() {
         let directory = std::env::temp_dir().join(format!("pgferry-traffic-{}", Uuid::new_v4()));
         fs::create_dir(&directory).unwrap();
         let file = directory.join("orders.ini");
-        replace(&file, "one").unwrap();
+        Prepared::write(&file, "one").unwrap().put_in_place().unwrap();
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        replace(&file, "two").unwrap();
-        assert_eq!(fs::read_to_string(&file).unwrap(), "two");
+        let prepared = Prepared::write(&file, "two").unwrap();
+        assert!(says(&file, "one"), "nothing is changed before it is put in place");
+        prepared.put_in_place().unwrap();
+        keep(&file).unwrap();
+        assert!(says(&file, "two"));
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        drop(Prepared::write(&file, "three").unwrap());
+        assert!(says(&file, "two"));
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
-        assert!(replace(&directory.join("no/such/file"), "x").is_err());
+        assert!(Prepared::write(&directory.join("no/such/file"), "x").is_err());
         fs::remove_dir_all(&directory).unwrap();
     }
 

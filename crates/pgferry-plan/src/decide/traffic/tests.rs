@@ -109,9 +109,11 @@ fn poolers_are_held_then_led_over_while_nobody_passes() {
     let pause = Decision::Act(Action::PauseTraffic { side: FROM, holds: true });
     let point = Decision::Act(Action::PointTraffic { side: TO });
     assert_eq!(decided(vec![pooler(FROM, true, 0), pooler(FROM, false, 3)]), pause);
-    let pausing = PoolerView { working: Some(TrafficGoal::Hold), ..pooler(FROM, false, 3) };
-    assert!(matches!(decided(vec![pausing]), Decision::Wait(_)));
+    let holding = |view| PoolerView { working: Some(TrafficGoal::HoldFor(TO)), ..view };
+    assert!(matches!(decided(vec![holding(pooler(FROM, false, 3))]), Decision::Wait(_)));
     assert!(matches!(decided(vec![pooler(FROM, true, 3)]), Decision::Wait(_)));
+    // That it leads over is a part of its holding, as long as somebody is at it.
+    assert!(matches!(decided(vec![holding(pooler(FROM, true, 0))]), Decision::Wait(_)));
     assert_eq!(decided(vec![pooler(TO, true, 0), pooler(FROM, true, 0)]), point);
     let pointing = PoolerView { working: Some(TrafficGoal::PointAt(TO)), ..pooler(FROM, true, 0) };
     assert!(matches!(decided(vec![pointing]), Decision::Wait(_)));
@@ -127,8 +129,10 @@ fn a_pooler_that_is_away_or_that_failed_aborts_before_the_line() {
     assert_eq!(code(&decided(vec![pooler(FROM, true, 0), away()])), "pgbouncer_unreachable");
     let missing = PoolerView { state: Seen::Absent, ..away() };
     assert_eq!(code(&decided(vec![missing])), "pgbouncer_entry_missing");
-    let failed = failing(pooler(FROM, true, 0), TrafficGoal::PointAt(TO), 0);
-    assert_eq!(code(&decided(vec![failed])), "pgbouncer_rewrite_failed");
+    for goal in [TrafficGoal::HoldFor(TO), TrafficGoal::PointAt(TO)] {
+        let failed = failing(pooler(FROM, true, 0), goal, 0);
+        assert_eq!(code(&decided(vec![failed])), "pgbouncer_rewrite_failed");
+    }
     // What failed when it was let go has nothing to say here.
     let other = failing(pooler(TO, true, 0), TrafficGoal::LetGo(FROM), 0);
     assert_eq!(decided(vec![other]), done());
@@ -145,6 +149,10 @@ fn a_transaction_that_outlasts_the_pause_deadline_aborts_or_is_left_to_the_fence
     assert_eq!(code(&decide(&facts, &world, &policy)), "pause_deadline_passed");
     policy.traffic.on_pause_deadline = OnPauseDeadline::Fence;
     let point = Decision::Act(Action::PointTraffic { side: TO });
+    assert_eq!(decide(&facts, &world, &policy), point);
+    // The PAUSE that still waits for it would not lead it over in time.
+    let waiting = PoolerView { working: Some(TrafficGoal::HoldFor(TO)), ..pooler(FROM, true, 1) };
+    world.traffic = seeing(vec![waiting]).traffic;
     assert_eq!(decide(&facts, &world, &policy), point);
 }
 
