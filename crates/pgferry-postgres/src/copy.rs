@@ -32,7 +32,7 @@ use crate::node::Node;
 use indexes::Index;
 use pace::Pace;
 use progress::TableCounters;
-use queue::Queue;
+use queue::{Queue, Seats};
 use worker::Worker;
 
 pub use error::CopyError;
@@ -148,8 +148,9 @@ pub(crate) async fn copy_tables(
     let counters: Vec<Arc<TableCounters>> = tables.iter().map(counters_of).collect();
     progress.begin(counters.clone());
     let counters: Arc<[Arc<TableCounters>]> = counters.into();
+    let seats = Seats::of(plan.jobs, plan.maintenance_work_mem);
     let shared = Arc::new(Shared {
-        queue: Queue::new(Arc::clone(&tables), BATCH_BYTES),
+        queue: Queue::new(Arc::clone(&tables), seats, BATCH_BYTES),
         pace: Pace::new(plan.max_bytes_per_second),
         source: source.clone(),
         destination: destination.clone(),

@@ -34,6 +34,8 @@ pub(crate) struct Index {
     pub(super) name: String,
     /// Its size on the source, in bytes.
     pub(super) bytes: u64,
+    /// Whether PostgreSQL builds its kind with parallel workers, in every version.
+    pub(super) is_btree: bool,
     /// None when the index is there already.
     pub(super) create: Option<String>,
     /// What follows once no index of the table is being built any more; quick, but under a lock.
@@ -125,7 +127,9 @@ fn read(row: &Row, present: &Present) -> Result<(TableName, Index), tokio_postgr
         }));
     }
     let bytes = u64::try_from(row.try_get::<_, i64>("bytes")?).unwrap_or_default();
-    Ok((table, Index { name, bytes, create: there.is_none().then_some(definition), complete }))
+    let is_btree = row.try_get("is_btree")?;
+    let create = there.is_none().then_some(definition);
+    Ok((table, Index { name, bytes, is_btree, create, complete }))
 }
 
 fn add_constraint(

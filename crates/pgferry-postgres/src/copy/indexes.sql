@@ -8,6 +8,7 @@ SELECT n.nspname::text AS table_schema,
        ic.relname::text AS index_name,
        pg_catalog.pg_get_indexdef(i.indexrelid) AS definition,
        i.indisunique AS is_unique,
+       am.amname = 'btree' AS is_btree,
        i.indisclustered AS is_clustered,
        i.indisreplident AS is_replica_identity,
        k.contype::text AS constraint_type,
@@ -21,6 +22,7 @@ JOIN pg_catalog.pg_namespace AS n ON n.nspname = wanted.nspname
 JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = wanted.relname AND c.relkind = 'r'
 JOIN pg_catalog.pg_index AS i ON i.indrelid = c.oid AND i.indisvalid AND i.indisready AND i.indislive
 JOIN pg_catalog.pg_class AS ic ON ic.oid = i.indexrelid
+JOIN pg_catalog.pg_am AS am ON am.oid = ic.relam
 LEFT JOIN pg_catalog.pg_constraint AS k
        ON k.conindid = i.indexrelid AND k.conrelid = c.oid AND k.contype IN ('p', 'u', 'x')
 LEFT JOIN LATERAL (

@@ -2,10 +2,12 @@
 //!
 //! The longest work first, so that nothing large is left over at the end for one worker alone. A
 //! table is copied by one worker as long as there are others to begin, which keeps its rows in
-//! their order; then by as many as are free. Nothing here waits but for work, or touches a server.
+//! their order; then by as many as are free. An index that outweighs what else is left is built by the
+//! server's parallel workers too: each has the seat of one of ours, so that the budget stays what it is.
+//! Nothing here waits but for work, or touches a server.
 
 use std::cmp::Reverse;
-use std::collections::VecDeque;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pgferry_plan::pieces::{self, BlockRange};
@@ -42,15 +44,46 @@ pub(super) enum Work {
     /// Copy these: one piece of a large table, in as many transactions as it takes, or some whole
     /// small ones in one.
     Copy(Vec<Piece>),
-    /// Build an index: positions of the table in the plan, and of the index in the table.
-    Index(usize, usize),
+    /// Build an index.
+    Index(Building),
     /// Turn a table's unique indexes into its constraints.
     Complete(usize),
+}
+
+/// An index in a worker's hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Building {
+    /// The table's position in the plan.
+    pub(super) table: usize,
+    /// The index's position in the table.
+    pub(super) index: usize,
+    /// Parallel workers of the server that help; as many of ours wait meanwhile.
+    pub(super) helpers: usize,
+}
+
+/// How much may be done at a time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seats {
+    /// Of our workers and the server's parallel ones together.
+    jobs: usize,
+    /// Parallel workers of the server for one index.
+    helpers: usize,
+}
+
+impl Seats {
+    /// For so many jobs, each of which builds an index with so many bytes of memory.
+    pub(super) fn of(jobs: usize, memory_bytes: u64) -> Self {
+        // PostgreSQL starts no parallel worker that would leave anybody with less than this of it.
+        const LEAST_MEMORY: u64 = 32 << 20;
+        let builders = usize::try_from(memory_bytes / LEAST_MEMORY).unwrap_or(usize::MAX);
+        Self { jobs: jobs.max(1), helpers: builders.saturating_sub(1) }
+    }
 }
 
 /// The work of one copy, shared by its workers.
 pub(super) struct Queue {
     tables: Arc<[CopyTable]>,
+    seats: Seats,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -61,8 +94,9 @@ struct State {
     split: Vec<Split>,
     /// Batches of whole tables, the largest first.
     whole: VecDeque<Vec<Piece>>,
-    /// Indexes whose table has arrived, the heaviest last.
-    indexes: Vec<(u64, usize, usize)>,
+    /// Indexes whose table has arrived. A heap, because when a build is taken up again every table's
+    /// come at once: to sort them for each of ten thousand tables takes seconds.
+    indexes: BinaryHeap<(u64, usize, usize)>,
     /// Pieces of each table that are not committed yet. Counted here, under the lock, and not by the
     /// counters that are shown: two workers could both see the last one gone.
     left: Vec<usize>,
@@ -73,6 +107,10 @@ struct State {
     pieces: usize,
     /// Workers with work in their hands.
     busy: usize,
+    /// Parallel workers of the server that help them.
+    helpers: usize,
+    /// What is not done yet, in bytes of copying, in a worker's hands or not.
+    weight: u64,
 }
 
 struct Split {
@@ -83,7 +121,7 @@ struct Split {
 
 impl Queue {
     /// Everything that is to be done for these tables, which are in descending order of size.
-    pub(super) fn new(tables: Arc<[CopyTable]>, batch_bytes: u64) -> Self {
+    pub(super) fn new(tables: Arc<[CopyTable]>, seats: Seats, batch_bytes: u64) -> Self {
         let mut state = State {
             left: tables.iter().map(|table| table.pieces.len()).collect(),
             unbuilt: vec![0; tables.len()],
@@ -104,6 +142,11 @@ impl Queue {
                 })
                 .collect();
             state.pieces += pieces.len();
+            state.weight += pieces.iter().map(|piece| piece.bytes).sum::<u64>();
+            if !pieces.front().is_some_and(|piece| builds_with(copied, piece)) {
+                let missing = copied.indexes.iter().filter(|index| index.create.is_some());
+                state.weight += missing.map(|index| weight(copied, index)).sum::<u64>();
+            }
             match pieces.front() {
                 None => state.arrived(table, copied),
                 Some(_) if copied.in_parts => state.split.push(Split { table, pieces, workers: 0 }),
@@ -114,7 +157,7 @@ impl Queue {
         for batch in pieces::batches(&sizes, batch_bytes) {
             state.whole.push_back(whole[batch].to_vec());
         }
-        Self { tables, state: Mutex::new(state), changed: Notify::new() }
+        Self { tables, seats, state: Mutex::new(state), changed: Notify::new() }
     }
 
     /// The next work for a worker that has just worked on `last`; None when everything is done.
@@ -123,7 +166,10 @@ impl Queue {
             let changed = self.changed.notified();
             {
                 let mut state = self.lock();
-                if let Some(work) = state.take(&self.tables, last) {
+                // A seat that a parallel worker has is nobody else's.
+                if state.busy + state.helpers < self.seats.jobs
+                    && let Some(work) = state.take(&self.tables, self.seats, last)
+                {
                     state.busy += 1;
                     return Some(work);
                 }
@@ -147,6 +193,7 @@ impl Queue {
                 was_last = state.pieces == 0;
                 for piece in pieces {
                     let table = piece.table;
+                    state.weight = state.weight.saturating_sub(piece.bytes);
                     state.left[table] = state.left[table].saturating_sub(1);
                     if state.left[table] > 0 {
                         continue;
@@ -158,10 +205,13 @@ impl Queue {
                     }
                 }
             }
-            Work::Index(table, _) => {
+            Work::Index(Building { table, index, helpers }) => {
+                let copied = &self.tables[*table];
+                state.helpers -= helpers;
+                state.weight = state.weight.saturating_sub(weight(copied, &copied.indexes[*index]));
                 state.unbuilt[*table] -= 1;
                 if state.unbuilt[*table] == 0 {
-                    state.built(*table, &self.tables[*table]);
+                    state.built(*table, copied);
                 }
             }
             Work::Complete(_) => {}
@@ -187,7 +237,10 @@ impl Queue {
                     None => state.whole.push_front(pieces),
                 }
             }
-            Work::Index(table, index) => state.indexes.push((u64::MAX, table, index)),
+            Work::Index(Building { table, index, helpers }) => {
+                state.helpers -= helpers;
+                state.indexes.push((u64::MAX, table, index));
+            }
             Work::Complete(table) => state.complete.push(table),
         }
         drop(state);
@@ -200,17 +253,9 @@ impl Queue {
         !state.whole.is_empty() || state.split.iter().any(|split| !split.pieces.is_empty())
     }
 
-    /// Workers that have nothing to do, of so many, once whatever waits for one has been taken.
-    pub(super) fn idle(&self, jobs: usize) -> usize {
-        let state = self.lock();
-        let pieces: usize = state.split.iter().map(|split| split.pieces.len()).sum();
-        let waiting = state.indexes.len() + state.whole.len() + pieces;
-        jobs.saturating_sub(state.busy + waiting)
-    }
-
     /// Whether this piece's table gets its indexes in the transaction of its rows.
     pub(super) fn builds_with(&self, piece: &Piece) -> bool {
-        !self.tables[piece.table].in_parts && piece.bytes <= WITH_INDEXES_BYTES
+        builds_with(&self.tables[piece.table], piece)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -219,7 +264,7 @@ impl Queue {
 }
 
 impl State {
-    fn take(&mut self, tables: &[CopyTable], last: Option<usize>) -> Option<Work> {
+    fn take(&mut self, tables: &[CopyTable], seats: Seats, last: Option<usize>) -> Option<Work> {
         if let Some(table) = self.complete.pop() {
             return Some(Work::Complete(table));
         }
@@ -234,9 +279,13 @@ impl State {
         let size = |at: usize| tables[self.split[at].table].bytes;
         let largest_split = fresh.map(size);
         let largest_whole = self.whole.front().map(|batch| batch.iter().map(|p| p.bytes).sum());
-        let heaviest = self.indexes.last().map(|(weight, ..)| *weight);
+        let heaviest = self.indexes.peek().map(|(weight, ..)| *weight);
         if heaviest.is_some() && heaviest >= largest_split.max(largest_whole) {
-            return self.indexes.pop().map(|(_, table, index)| Work::Index(table, index));
+            let (_, table, index) = self.indexes.pop()?;
+            let copied = &tables[table];
+            let helpers = self.helpers_for(copied, &copied.indexes[index], seats);
+            self.helpers += helpers;
+            return Some(Work::Index(Building { table, index, helpers }));
         }
         match fresh {
             Some(at) if largest_split >= largest_whole => return self.take_piece(at),
@@ -248,6 +297,22 @@ impl State {
         let left = |at: &usize| self.split[*at].pieces.iter().map(|piece| piece.bytes).sum::<u64>();
         let most = (0..self.split.len()).max_by_key(left)?;
         self.take_piece(most)
+    }
+
+    /// Parallel workers for an index: with them it has that share of all seats that it has of what is
+    /// left, so that it does not end long after everything else. Decided once, because a build that has
+    /// begun takes no more of them; so the last one gets every seat that is free.
+    fn helpers_for(&self, table: &CopyTable, index: &Index, seats: Seats) -> usize {
+        let free = seats.jobs.saturating_sub(self.busy + self.helpers + 1);
+        let wanted = if self.pieces == 0 && self.indexes.is_empty() {
+            free
+        } else {
+            let all = u128::from(self.weight.max(1));
+            // Rounded to the nearest: with less than one and a half it builds alone.
+            let share = 2 * u128::from(weight(table, index)) * seats.jobs as u128 + all;
+            usize::try_from(share / (2 * all)).unwrap_or(seats.jobs).saturating_sub(1)
+        };
+        wanted.min(free).min(seats.helpers).min(helpers_of_server(table, index))
     }
 
     fn take_piece(&mut self, at: usize) -> Option<Work> {
@@ -271,7 +336,6 @@ impl State {
         {
             self.indexes.push((weight(copied, &copied.indexes[position]), table, position));
         }
-        self.indexes.sort_unstable();
         if self.unbuilt[table] == 0 {
             self.built(table, copied);
         }
@@ -283,6 +347,22 @@ impl State {
             self.complete.push(table);
         }
     }
+}
+
+/// Whether a piece's table gets its indexes in the transaction of its rows.
+fn builds_with(table: &CopyTable, piece: &Piece) -> bool {
+    !table.in_parts && piece.bytes <= WITH_INDEXES_BYTES
+}
+
+/// Parallel workers that PostgreSQL gives to such an index at the most: a seat that is kept for one that
+/// never comes would be lost.
+fn helpers_of_server(table: &CopyTable, index: &Index) -> usize {
+    const ONE_FROM: u64 = 8 << 20;
+    if !index.is_btree {
+        return 0;
+    }
+    // One at `min_parallel_table_scan_size`, and one more each time that the table is three times as large.
+    (table.bytes / ONE_FROM).checked_ilog(3).map_or(0, |tripled| tripled as usize + 1)
 }
 
 /// What building an index costs, in bytes of copying: it reads the table and writes itself.
@@ -298,108 +378,4 @@ pub(super) fn in_order(tables: &mut [CopyTable]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use pgferry_plan::TableName;
-
-    const MB: u64 = 1 << 20;
-
-    fn table(name: &str, megabytes: u64, pieces: &[BlockRange], indexes: usize) -> CopyTable {
-        let index = Index {
-            name: "i".into(),
-            bytes: megabytes * MB / 10,
-            create: Some("CREATE INDEX".into()),
-            complete: vec!["ALTER TABLE".into()],
-        };
-        CopyTable {
-            name: TableName::new("public", name),
-            bytes: megabytes * MB,
-            blocks: megabytes * 128,
-            in_parts: pieces != [BlockRange::WHOLE],
-            pieces: pieces.iter().map(|range| (*range, (0, 0))).collect(),
-            indexes: vec![index; indexes],
-            ..CopyTable::default()
-        }
-    }
-
-    fn queue(tables: Vec<CopyTable>) -> Queue {
-        Queue::new(tables.into(), 16 * MB)
-    }
-
-    fn halves(blocks: u64) -> [BlockRange; 2] {
-        [
-            BlockRange { first: 0, end: Some(blocks / 2) },
-            BlockRange { first: blocks / 2, end: None },
-        ]
-    }
-
-    #[tokio::test]
-    async fn a_table_is_one_workers_until_none_is_left_to_begin() {
-        let queue = queue(vec![
-            table("large", 100, &halves(12800), 0),
-            table("second", 50, &halves(6400), 0),
-        ]);
-        let tables = async |last| match queue.next(last).await {
-            Some(Work::Copy(pieces)) => pieces[0].table,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(tables(None).await, 0);
-        assert_eq!(tables(None).await, 1);
-        assert_eq!(tables(None).await, 0, "nothing is left to begin: it helps");
-    }
-
-    #[tokio::test]
-    async fn indexes_follow_their_tables_last_row_and_constraints_the_last_index() {
-        let queue = queue(vec![table("orders", 100, &halves(12800), 2)]);
-        let first = queue.next(None).await.unwrap();
-        let second = queue.next(None).await.unwrap();
-        assert!(!queue.done(&first));
-        assert!(queue.done(&second), "the last row of all");
-        let one = queue.next(None).await.unwrap();
-        assert_eq!(queue.idle(4), 2, "one builds, and one is about to");
-        let two = queue.next(None).await.unwrap();
-        assert_eq!(queue.idle(4), 2);
-        assert!(matches!((&one, &two), (Work::Index(0, _), Work::Index(0, _))), "{one:?} {two:?}");
-        queue.done(&one);
-        queue.done(&two);
-        let last = queue.next(None).await.unwrap();
-        assert_eq!(last, Work::Complete(0));
-        queue.done(&last);
-        assert_eq!(queue.next(None).await, None);
-    }
-
-    #[tokio::test]
-    async fn small_tables_bring_their_indexes_along() {
-        let queue = queue(vec![
-            table("a", 1, &[BlockRange::WHOLE], 1),
-            table("b", 1, &[BlockRange::WHOLE], 1),
-        ]);
-        let work = queue.next(None).await.unwrap();
-        assert!(matches!(&work, Work::Copy(pieces) if pieces.len() == 2), "{work:?}");
-        assert!(queue.done(&work));
-        assert_eq!(queue.next(None).await, None);
-    }
-
-    #[tokio::test]
-    async fn what_is_there_already_goes_straight_to_its_indexes() {
-        let queue = queue(vec![table("orders", 100, &[], 1)]);
-        assert_eq!(queue.next(None).await, Some(Work::Index(0, 0)));
-    }
-
-    #[tokio::test]
-    async fn what_is_given_back_is_taken_again() {
-        let queue = queue(vec![
-            table("large", 100, &halves(12800), 0),
-            table("small", 1, &[BlockRange::WHOLE], 0),
-        ]);
-        let (one, two) = (queue.next(None).await.unwrap(), queue.next(None).await.unwrap());
-        queue.give_back(one.clone());
-        queue.give_back(two.clone());
-        let mut left = 0;
-        while let Some(work) = queue.next(None).await {
-            left += 1;
-            queue.done(&work);
-        }
-        assert_eq!(left, 3);
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::queue::{Piece, Work};
+use super::queue::{Building, Piece, Work};
 use super::sql::Brought;
 use super::tally::{Counted, Tally};
 use super::{CopyError, Shared, Snapshot, files, sql};
@@ -118,7 +118,7 @@ impl Worker {
                 }
                 pieces => self.copy(snapshot()?, pieces).await,
             },
-            Work::Index(table, index) => self.build(*table, *index).await,
+            Work::Index(building) => self.build(*building).await,
             Work::Complete(table) => self.complete(*table).await,
         }
     }
@@ -234,18 +234,18 @@ impl Worker {
         Ok(usize::try_from(entered) == Ok(pieces.len()))
     }
 
-    /// One index of a table whose rows are there, with the workers that are idle to help.
-    async fn build(&mut self, table: usize, index: usize) -> Result<(), CopyError> {
+    /// One index of a table whose rows are there. However many help share its memory.
+    async fn build(&mut self, building: Building) -> Result<(), CopyError> {
+        let Building { table, index, helpers } = building;
         let shared = Arc::clone(&self.shared);
         self.open(None).await?;
         let Some(create) = &shared.tables[table].indexes[index].create else { return Ok(()) };
-        let idle = shared.queue.idle(shared.plan.jobs);
-        let before = sql::before_index(shared.plan.maintenance_work_mem, idle);
+        let before = sql::before_index(shared.plan.maintenance_work_mem, helpers);
         self.on_destination("preparing to build indexes", &before).await?;
         let began = Instant::now();
         self.mutate(create, table, index).await?;
         let name = &shared.tables[table].indexes[index].name;
-        tracing::info!(table = %shared.tables[table].name, index = name,
+        tracing::info!(table = %shared.tables[table].name, index = name, helpers,
             seconds = began.elapsed().as_secs_f64(), "index built");
         shared.counters[table].index_done();
         Ok(())
