@@ -83,14 +83,24 @@ struct Ran {
 }
 
 impl Bench {
-    fn set(arguments: Arguments) -> Result<Self, String> {
+    fn set(mut arguments: Arguments) -> Result<Self, String> {
         if arguments.tools.contains(&Tool::Pgferry) || arguments.kill_at_half {
             say!("building pgferry");
             Profile::Release.build();
         }
         let source = servers::start(Side::Source, arguments.jobs_or_cores());
-        let versions = arguments.tools.iter().map(|tool| Ok((*tool, tool.version(&source)?)));
-        let mut report = Report::on(versions.collect::<Result<Vec<_>, String>>()?);
+        let mut report = Report::default();
+        arguments.tools.retain(|tool| match tool.version(&source) {
+            Ok(version) => {
+                report.add_tool(*tool, version);
+                true
+            }
+            Err(why) => {
+                say!("{} is not run: {why}", tool.name());
+                report.add_absent(*tool, why);
+                false
+            }
+        });
         report.set = reference::load(&source, arguments.scale, arguments.docs);
         let expected = Expected::of(&source);
         Ok(Self { arguments, source, expected, report })

@@ -12,6 +12,7 @@ pub(crate) struct Report {
     /// What was carried, in words.
     pub(crate) set: String,
     tools: Vec<Measured>,
+    absent: Vec<(Tool, String)>,
     steps: Vec<(String, Vec<f64>)>,
     peak_rss_kib: u64,
     notes: Vec<String>,
@@ -28,15 +29,14 @@ struct Measured {
 }
 
 impl Report {
-    /// A report on these tools, by version.
-    pub(crate) fn on(tools: impl IntoIterator<Item = (Tool, String)>) -> Self {
-        let tools = tools.into_iter().map(|(tool, version)| Measured {
-            tool,
-            version,
-            seconds: Vec::new(),
-            failures: 0,
-        });
-        Self { tools: tools.collect(), ..Self::default() }
+    /// A tool that runs, and its version.
+    pub(crate) fn add_tool(&mut self, tool: Tool, version: String) {
+        self.tools.push(Measured { tool, version, seconds: Vec::new(), failures: 0 });
+    }
+
+    /// A tool that cannot run here, and why.
+    pub(crate) fn add_absent(&mut self, tool: Tool, why: String) {
+        self.absent.push((tool, why));
     }
 
     /// A measured run.
@@ -144,6 +144,9 @@ impl Report {
                 }
             }
         }
+        for (tool, why) in &self.absent {
+            let _ = writeln!(text, "{:<10} not run: {why}", tool.name());
+        }
         if !self.steps.is_empty() {
             let _ = writeln!(text, "\n{:<28} {:>9}", "pgferry's step", "median s");
             for (step, seconds) in &self.steps {
@@ -192,8 +195,9 @@ mod tests {
 
     #[test]
     fn every_ratio_is_to_pgferry() {
-        let tools = [(Tool::Pgferry, "1".to_owned()), (Tool::PgDump, "2".to_owned())];
-        let mut report = Report::on(tools);
+        let mut report = Report::default();
+        report.add_tool(Tool::Pgferry, "1".to_owned());
+        report.add_tool(Tool::PgDump, "2".to_owned());
         report.add(Tool::Pgferry, 10.0);
         report.add(Tool::PgDump, 25.0);
         assert!(report.is_good());
@@ -202,5 +206,13 @@ mod tests {
         report.add_failure(Tool::PgDump);
         assert!(!report.is_good());
         assert!(report.text().contains("1 FAILED"));
+    }
+
+    #[test]
+    fn a_tool_that_is_not_here_is_told_and_is_no_failure() {
+        let mut report = Report::default();
+        report.add_absent(Tool::Pgcopydb, "no such program".to_owned());
+        assert!(report.is_good());
+        assert!(report.text().contains("pgcopydb   not run: no such program"), "{}", report.text());
     }
 }

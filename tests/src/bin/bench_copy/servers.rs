@@ -1,6 +1,7 @@
 //! The servers: the same settings for everybody, a new destination for each run, and a source that
 //! each run finds as the one before it found it.
 
+use std::ffi::OsStr;
 use std::process::{Command, Output};
 
 use pgferry_plan::Side;
@@ -86,7 +87,7 @@ pub(crate) fn uri(cluster: &Cluster) -> String {
 }
 
 /// A program that ends when this one does, with PostgreSQL's own programs before all others.
-pub(crate) fn program(cluster: &Cluster, name: &str) -> Command {
+pub(crate) fn program(cluster: &Cluster, name: impl AsRef<OsStr>) -> Command {
     let mut path = cluster.bin().as_os_str().to_owned();
     if let Some(rest) = std::env::var_os("PATH") {
         path.push(":");
@@ -94,6 +95,17 @@ pub(crate) fn program(cluster: &Cluster, name: &str) -> Command {
     }
     let mut command = process::bound(name, "TERM");
     command.env("PATH", path).current_dir("/");
+    command
+}
+
+/// The pgcopydb that the script has found, else the one on `PATH`.
+///
+/// It takes `psql`, `pg_dump` and the rest from where `PG_CONFIG` says, and else from `PATH`, where
+/// the server's own come first: those of a newer version write what an older server refuses.
+pub(crate) fn pgcopydb(cluster: &Cluster) -> Command {
+    let found = std::env::var_os("PGFERRY_BENCH_PGCOPYDB").filter(|program| !program.is_empty());
+    let mut command = program(cluster, found.unwrap_or_else(|| "pgcopydb".into()));
+    command.env_remove("PG_CONFIG");
     command
 }
 

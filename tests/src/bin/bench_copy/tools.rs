@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use pgferry_tests::tempdir::TempDir;
 use pgferry_tests::{Cluster, DATABASE, eventually};
 
-use crate::servers::{dsn, program, run, uri};
+use crate::servers::{self, dsn, program, run, uri};
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,9 +69,7 @@ impl Tool {
                 .unwrap_or_default()),
             Self::PgDump => first_number(program(source, "pg_dump")),
             Self::Native => first_number(program(source, "postgres")),
-            Self::Pgcopydb => first_number(program(source, "pgcopydb")).map_err(|e| {
-                format!("{e}: install Debian's package pgcopydb, or leave it out with --only")
-            }),
+            Self::Pgcopydb => first_number(servers::pgcopydb(source)),
         }
     }
 }
@@ -139,7 +137,7 @@ pub(crate) fn native(source: &Cluster, destination: &Cluster) -> f64 {
 pub(crate) fn pgcopydb(source: &Cluster, destination: &Cluster, jobs: usize) -> f64 {
     let dir = TempDir::new("pgcopydb");
     let jobs = jobs.to_string();
-    let mut command = program(source, "pgcopydb");
+    let mut command = servers::pgcopydb(source);
     command
         .args(["clone", "--table-jobs", &jobs, "--index-jobs", &jobs])
         .args(["--source", &uri(source), "--target", &uri(destination), "--dir"])

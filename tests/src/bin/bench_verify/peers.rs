@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 use pgferry_tests::tempdir::TempDir;
 use pgferry_tests::{Cluster, process};
+use serde_json::Value;
 
 use crate::{Tool, servers};
 
@@ -34,10 +35,10 @@ pub(crate) fn version(tool: Tool, server: &Cluster) -> Result<String, String> {
             Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
         }
         Tool::Pgcopydb => {
-            let mut command = servers::program(server, "pgcopydb");
+            let mut command = servers::pgcopydb(server);
             command.args(["compare", "data", "--help"]);
             let output = process::output(command).map_err(|error| error.to_string())?;
-            let mut command = servers::program(server, "pgcopydb");
+            let mut command = servers::pgcopydb(server);
             command.arg("--version");
             let words = finished(command)?.stdout;
             let words = String::from_utf8_lossy(&words).into_owned();
@@ -73,18 +74,36 @@ pub(crate) fn compare(
         }),
         Tool::Pgcopydb => {
             let dir = TempDir::new("pgcopydb");
-            let mut command = servers::program(server, "pgcopydb");
-            command.args(["compare", "data", "--source", from, "--target", to]);
+            let mut command = servers::pgcopydb(server);
+            command.args(["compare", "data", "--json", "--source", from, "--target", to]);
             command.args(["--jobs", &jobs.to_string(), "--dir"]);
             command.arg(dir.path().join("work"));
-            let output = process::output(command).map_err(|error| error.to_string())?;
-            // pgferry's own tables differ by design: only the application's tables count.
-            if output.stdout.is_empty() && !output.status.success() {
-                return Err(tail(&output));
-            }
-            Ok(())
+            let output = finished(command)?;
+            compared_by_pgcopydb(&output.stdout).map_err(|why| format!("{why}: {}", tail(&output)))
         }
     }
+}
+
+/// Whether pgcopydb has compared every table of the application and called it equal, and has told
+/// the difference that is always there: pgferry's record of a side. It ends with success either way.
+fn compared_by_pgcopydb(stdout: &[u8]) -> Result<(), String> {
+    let compared: Vec<Value> =
+        serde_json::from_slice(stdout).map_err(|error| format!("not a list of tables: {error}"))?;
+    let equal = |schema: &str, name: &str| {
+        let table =
+            compared.iter().find(|table| table["schema"] == schema && table["name"] == name);
+        let table = table.ok_or_else(|| format!("{schema}.{name} was not compared"))?;
+        let both_read = ["source", "target"].iter().all(|side| table[side]["rowcount"].is_u64());
+        let both_read = both_read.then_some(table["source"] == table["target"]);
+        both_read.ok_or_else(|| format!("{schema}.{name} was not read on both sides"))
+    };
+    let keyed = KEYED.iter().map(|(table, _)| *table);
+    for table in keyed.chain(["pgbench_history"]) {
+        if !equal("public", table)? {
+            return Err(format!("{table} was called different"));
+        }
+    }
+    if equal("pgferry", "node")? { Err("a difference was not told".to_owned()) } else { Ok(()) }
 }
 
 /// Where `benches/verify` has put the tools from PyPI.
@@ -103,4 +122,49 @@ fn tail(output: &Output) -> String {
     let said = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
     let said = String::from_utf8_lossy(&said).into_owned();
     said.chars().skip(said.chars().count().saturating_sub(TOLD)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What pgcopydb prints about tables of which these differ.
+    fn printed(different: &[&str]) -> Vec<Value> {
+        let keyed = KEYED.iter().map(|(table, _)| ("public", *table));
+        let tables = keyed.chain([("public", "pgbench_history"), ("pgferry", "node")]);
+        let tables = tables.map(|(schema, name)| {
+            let target = if different.contains(&name) { "another" } else { "sum" };
+            json!({
+                "schema": schema,
+                "name": name,
+                "source": {"rowcount": 7, "checksum": "sum"},
+                "target": {"rowcount": 7, "checksum": target},
+            })
+        });
+        tables.collect()
+    }
+
+    fn judged(tables: &[Value]) -> Result<(), String> {
+        compared_by_pgcopydb(json!(tables).to_string().as_bytes())
+    }
+
+    #[test]
+    fn a_comparison_counts_when_all_tables_are_equal_and_a_difference_was_told() {
+        assert_eq!(judged(&printed(&["node"])), Ok(()));
+        for (tables, word) in [
+            (printed(&["node", "docs"]), "docs was called different"),
+            (printed(&[]), "a difference was not told"),
+            (printed(&["node"]).split_off(1), "pgbench_accounts was not compared"),
+            (Vec::new(), "was not compared"),
+        ] {
+            let told = judged(&tables).unwrap_err();
+            assert!(told.contains(word), "{told}");
+        }
+        let mut unread = printed(&["node"]);
+        unread[1]["target"]["rowcount"] = Value::Null;
+        assert!(judged(&unread).unwrap_err().contains("docs was not read on both sides"));
+        assert!(compared_by_pgcopydb(b"").unwrap_err().contains("not a list"));
+    }
 }
