@@ -189,6 +189,10 @@ pub(super) fn confirm(facts: &Facts, world: &World) -> Decision {
             sessions: fenced.writers.iter().map(|writer| writer.id.clone()).collect(),
         });
     }
+    if fenced.prepared > 0 {
+        // No session is left to be ended for it, and its COMMIT passes the fence at any later time.
+        return blocked(fence::prepared_transactions(from, fenced.prepared));
+    }
     await_marker(facts, world, to).unwrap_or_else(done)
 }
 

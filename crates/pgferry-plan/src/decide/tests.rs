@@ -146,6 +146,27 @@ fn a_side_is_not_confirmed_while_a_role_may_not_log_in_there() {
 }
 
 #[test]
+fn a_writer_behind_the_line_is_ended_and_what_one_prepared_is_told() {
+    let facts = at(Step::Confirm);
+    let mut world = fenced_world();
+    world.source.record = record(Side::Source, NodeState::Yielded);
+    world.destination.record = record(Side::Destination, NodeState::Open);
+    let mut fence =
+        FenceView { writers: vec![session(false)], prepared: 1, ..FenceView::default() };
+    world.source.fence = Seen::Present(fence.clone());
+    assert!(matches!(
+        decide(&facts, &world, &policy()),
+        Decision::Act(Action::EndSessions { side: Side::Source, .. })
+    ));
+    fence.writers.clear();
+    world.source.fence = Seen::Present(fence);
+    let Decision::Blocked(blockers) = decide(&facts, &world, &policy()) else {
+        panic!("its COMMIT would write on the closed side");
+    };
+    assert_eq!(blockers[0].code, "prepared_transactions");
+}
+
+#[test]
 fn who_is_to_be_locked_out_is_what_the_look_says() {
     let mut world = fenced_world();
     world.source.fence = Seen::Present(FenceView {
