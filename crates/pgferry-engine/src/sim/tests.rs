@@ -324,7 +324,7 @@ fn a_daemon_that_was_frozen_through_a_take_over_changes_nothing_when_it_wakes() 
 #[test]
 fn an_abort_at_any_turn_ends_on_one_open_side() {
     block_on(async {
-        let mut aborted = 0;
+        let (mut aborted, mut too_late) = (0, 0);
         for turns in 0..60 {
             let mut daemon = Daemon::start(Stage::new(Trouble::Nothing, 0), policy()).await;
             daemon.ask(Verb::Cutover).await;
@@ -338,11 +338,20 @@ fn an_abort_at_any_turn_ends_on_one_open_side() {
             let outcome = facts.last_switchover.unwrap().outcome;
             match (accepted, outcome) {
                 (Ok(_), OperationState::Aborted) => aborted += 1,
-                (Ok(_) | Err(_), OperationState::Succeeded) => {}
+                (Ok(abort), OperationState::Succeeded) => {
+                    let told = facts.operations.iter().find(|operation| operation.id == abort);
+                    let problem = told.and_then(|operation| operation.problem.as_ref());
+                    assert_eq!(problem.map(|problem| problem.code.as_str()), Some("too_late"));
+                }
+                (Err(refusal), OperationState::Succeeded) => match refusal.reason.code.as_str() {
+                    "too_late" => too_late += 1,
+                    other => assert_eq!(other, "nothing_to_abort", "after {turns} turns"),
+                },
                 (answer, outcome) => panic!("{answer:?}, {outcome:?}"),
             }
             daemon.stage.scene().model.check_at_rest(facts.active);
         }
         assert!(aborted > 5, "the abort came too late every time but {aborted}");
+        assert!(too_late > 0, "no abort came behind the line");
     });
 }
