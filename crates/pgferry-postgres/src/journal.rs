@@ -14,6 +14,7 @@ use pgferry_config::{Config, Login, MigrationConfig};
 use pgferry_engine::{Journal, LeadershipLost};
 use pgferry_plan::facts::IllegalEntry;
 use pgferry_plan::{Entry, Event, MigrationName, Side};
+use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
@@ -314,7 +315,7 @@ impl Leader {
     ///
     /// On a session of its own, so that a renewal never waits behind an append.
     pub async fn renew(place: Place, migration: MigrationName, epoch: i64) -> LeadershipLost {
-        let mut renewed = tokio::time::Instant::now();
+        let mut renewed = Instant::now();
         let seconds = LEASE_TIME.as_secs_f64();
         let mut beat = tokio::time::interval(RENEWAL);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -326,8 +327,10 @@ impl Leader {
                     client.execute(RENEW_LEASE, &[&migration.as_str(), &epoch, &seconds]).await?;
                 Ok::<_, JournalError>(renewed == 1)
             };
-            match tokio::time::timeout(PATIENCE, attempt).await {
-                Ok(Ok(true)) => renewed = tokio::time::Instant::now(),
+            // Behind a connection that hangs there is time for another one.
+            let deadline = (Instant::now() + PATIENCE / 2).min(renewed + PATIENCE);
+            match tokio::time::timeout_at(deadline, attempt).await {
+                Ok(Ok(true)) => renewed = Instant::now(),
                 Ok(Ok(false)) => return LeadershipLost("another daemon took the lease".into()),
                 Ok(Err(JournalError::Statement(error))) if is_missing(&error) => {
                     return LeadershipLost("the journal is gone".into());
@@ -338,7 +341,7 @@ impl Leader {
                     tracing::warn!("the journal does not answer");
                 }
             }
-            if renewed.elapsed() > PATIENCE {
+            if renewed.elapsed() >= PATIENCE {
                 return LeadershipLost("the lease could not be renewed".into());
             }
         }
