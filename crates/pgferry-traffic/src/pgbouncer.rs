@@ -33,6 +33,10 @@ const AWAY: SignedDuration = SignedDuration::from_millis(100);
 /// How long the entry of SHOW DATABASES may take to change after RELOAD was answered.
 const RELOAD_TIME: Duration = Duration::from_millis(500);
 const RELOAD_LOOK: Duration = Duration::from_millis(10);
+/// Between two looks for the last connection of one that holds its clients, or that logs in.
+const QUIET_LOOK: Duration = Duration::from_millis(1);
+/// Logins that hang, or that come one after another, keep no switchover from beginning.
+const LOGIN_TIME: Duration = Duration::from_millis(200);
 
 /// After a failure; doubled each time, up to the longest.
 const FIRST_RETRY: SignedDuration = SignedDuration::from_millis(250);
@@ -263,13 +267,17 @@ impl<L: Leadership> Inner<L> {
     async fn pursue_over(&self, console: &AdminConsole, errand: Errand) -> Result<(), Fault> {
         match errand.goal {
             TrafficGoal::HoldFor(side) => {
+                self.await_logins(console).await?;
                 self.leads(errand).await?;
                 // A PAUSE is answered when the last transaction has ended; that it holds is seen at
                 // once. Meanwhile the disk is waited for.
                 let (paused, prepared) =
                     tokio::join!(self.say(console, "PAUSE"), self.prepare(side));
                 paused?;
-                self.point(console, side, prepared, errand).await
+                if self.is_quiet(console).await? {
+                    self.point(console, side, prepared, errand).await?;
+                }
+                Ok(())
             }
             TrafficGoal::PointAt(side) => {
                 let prepared = self.prepare(side).await;
@@ -294,6 +302,33 @@ impl<L: Leadership> Inner<L> {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// Waits a little until no connection to the server is logging in. A PAUSE ends such a login, which
+    /// counts as failed: for `server_login_retry`, 15 s by default, its clients would then be kept
+    /// waiting behind the RESUME too.
+    async fn await_logins(&self, console: &AdminConsole) -> Result<(), Fault> {
+        let deadline = tokio::time::Instant::now() + LOGIN_TIME;
+        loop {
+            let looked = console.logging_in(&self.config.database).await;
+            let logging_in = looked.map_err(|why| self.refused("SHOW POOLS", &why))?;
+            if logging_in == 0 || tokio::time::Instant::now() >= deadline {
+                return Ok(());
+            }
+            tokio::time::sleep(QUIET_LOOK).await;
+        }
+    }
+
+    /// Waits until it holds no connection to the server; false when it holds its clients no more: one
+    /// that is ended because its entry has changed would be a failed login, as above.
+    async fn is_quiet(&self, console: &AdminConsole) -> Result<bool, Fault> {
+        loop {
+            let entry = self.entry(console).await?;
+            if !entry.paused || entry.connections == 0 {
+                return Ok(entry.paused);
+            }
+            tokio::time::sleep(QUIET_LOOK).await;
         }
     }
 

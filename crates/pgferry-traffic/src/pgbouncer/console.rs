@@ -45,6 +45,16 @@ impl AdminConsole {
         self.console.rows(command).await.map(drop)
     }
 
+    /// How many of its connections to this database's server are still logging in (SHOW POOLS).
+    pub(super) async fn logging_in(&self, database: &str) -> Result<u64, String> {
+        let rows = self.console.rows("SHOW POOLS").await?;
+        let of_database = |row: &&ConsoleRow| {
+            row.get("database").is_some_and(|name| name.as_deref() == Some(database))
+        };
+        let logging_in = |row: &ConsoleRow| row.get("sv_login")?.as_deref()?.parse::<u64>().ok();
+        Ok(rows.iter().filter(of_database).filter_map(logging_in).sum())
+    }
+
     /// The entry of this name; None when there is none.
     pub(super) async fn entry(&self, database: &str) -> Result<Option<Entry>, String> {
         let rows = self.console.rows("SHOW DATABASES").await?;
