@@ -10,7 +10,7 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")/.." && pwd)
-kept=${PGFERRY_MAJORS:-$here/target/majors}
+kept=$(realpath -m -- "${PGFERRY_MAJORS:-$here/target/majors}")
 # shellcheck source=scripts/unpack-debian.sh
 source "$here/scripts/unpack-debian.sh"
 

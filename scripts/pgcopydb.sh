@@ -7,7 +7,7 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")/.." && pwd)
-kept=${PGFERRY_PGCOPYDB:-$here/target/pgcopydb}
+kept=$(realpath -m -- "${PGFERRY_PGCOPYDB:-$here/target/pgcopydb}")
 # shellcheck source=scripts/unpack-debian.sh
 source "$here/scripts/unpack-debian.sh"
 

@@ -60,7 +60,7 @@ patch_programs() {
         # /lib64 may be a link to the machine's own; the loader's folder has it under that name too.
         loader=$final/lib/$triplet/$(basename "$loader")
         patchelf --set-interpreter "$loader" --force-rpath \
-            --set-rpath "$final/lib/$triplet:$final/usr/lib/$triplet" "$program"
+            --set-rpath "$final/lib/$triplet:$final/usr/lib/$triplet" "$program" || return 1
     done < <(find "$unpacked/$programs" -type f)
 }
 
@@ -73,6 +73,11 @@ is_unpacked() { [ "$(cat "$1/unpacked-into" 2>/dev/null)" = "$1" ]; }
 unpack() {
     local final=$1 release=$2 programs=$3 making=$1.making deb
     shift 3
+    # Somebody may have named a folder that holds something else.
+    if [ -n "$(ls -A "$final" 2>/dev/null)" ] && [ ! -e "$final/unpacked-into" ]; then
+        say "$final is not empty, and was not unpacked here: name another folder, or remove it"
+        return 1
+    fi
     install_patchelf && find_mirror || return 1
     say "unpacking $* of Debian $release from $mirror into $final"
     rm -rf "$making" "$final"

@@ -320,7 +320,9 @@ impl Leader {
         let mut beat = tokio::time::interval(RENEWAL);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            beat.tick().await;
+            if tokio::time::timeout_at(renewed + PATIENCE, beat.tick()).await.is_err() {
+                return LeadershipLost("the lease could not be renewed".into());
+            }
             let attempt = async {
                 let client = place.client().await?;
                 let renewed =

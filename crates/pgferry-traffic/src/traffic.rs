@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use pgferry_config::{MigrationConfig, TrafficConfig};
 use pgferry_engine::{Fault, Traffic};
 use pgferry_plan::facts::TrafficTouched;
+use pgferry_plan::journal::Intent;
 use pgferry_plan::traffic::{TrafficGoal, TrafficPolicy, TrafficView};
 use pgferry_plan::{Action, Course, Facts, Seen, Step};
 use pgferry_postgres::connect::ConnectError;
@@ -117,15 +118,13 @@ fn look_for(facts: &Facts) -> Look {
         }
         Course::Switchover(switchover) if switchover.step == Step::CheckVerdict => Look::Readiness,
         Course::Switchover(switchover) => {
-            // The opening is looked at with it, because the step behind goes on from that look.
+            // The step behind the opening goes on from the look that sees it. Before it was sent,
+            // no pooler that hangs is waited for.
+            let opening = facts.intents.iter().any(|i| matches!(i, Intent::Open { .. }));
             let concerned = matches!(
                 switchover.step,
-                Step::PauseTraffic
-                    | Step::OpenOther
-                    | Step::ResumeTraffic
-                    | Step::LeadTraffic
-                    | Step::DropStreams
-            );
+                Step::PauseTraffic | Step::ResumeTraffic | Step::LeadTraffic | Step::DropStreams
+            ) || (switchover.step == Step::OpenOther && opening);
             if concerned { Look::State } else { Look::Nothing }
         }
         Course::Planned | Course::SetUp(_) | Course::End { .. } | Course::Ended(_) => Look::Nothing,

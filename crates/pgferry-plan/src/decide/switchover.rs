@@ -116,6 +116,18 @@ pub(super) fn set_sequences(facts: &Facts, world: &World, policy: &Policy) -> De
     Decision::Act(Action::SetSequences { side: to, revision: record.revision, values })
 }
 
+/// Its rows would come to the open side after newer ones, so committing is no way out any more.
+fn prepared_on_yielded(side: Side, count: u64) -> Blocker {
+    Blocker::new(
+        "prepared_on_yielded",
+        format!(
+            "{count} prepared transactions are left on the {side}, which has yielded: committed there, they could overwrite what is newer on the {}",
+            side.other()
+        ),
+        "ROLLBACK PREPARED each one (SELECT gid, prepared, owner FROM pg_prepared_xacts WHERE database = current_database();) and do its work again on the open side; if one was committed meanwhile, `pgferry verify` shows what differs",
+    )
+}
+
 /// Whether what this step was to set is sure to outlast a crash of that server; None when it has not
 /// set anything. Values are seen before their commit, or without it; the revision raised with them
 /// is not.
@@ -191,7 +203,7 @@ pub(super) fn confirm(facts: &Facts, world: &World) -> Decision {
     }
     if fenced.prepared > 0 {
         // No session is left to be ended for it, and its COMMIT passes the fence at any later time.
-        return blocked(fence::prepared_transactions(from, fenced.prepared));
+        return blocked(prepared_on_yielded(from, fenced.prepared));
     }
     await_marker(facts, world, to).unwrap_or_else(done)
 }

@@ -163,7 +163,7 @@ fn a_writer_behind_the_line_is_ended_and_what_one_prepared_is_told() {
     let Decision::Blocked(blockers) = decide(&facts, &world, &policy()) else {
         panic!("its COMMIT would write on the closed side");
     };
-    assert_eq!(blockers[0].code, "prepared_transactions");
+    assert_eq!(blockers[0].code, "prepared_on_yielded");
 }
 
 #[test]

@@ -226,7 +226,9 @@ fn let_go(poolers: &[PoolerView], side: Side, world: &World) -> Decision {
         match &pooler.state {
             Seen::Unknown(reason) => stuck.push(unreachable(pooler, reason)),
             Seen::Absent => stuck.push(entry_missing(pooler)),
-            Seen::Present(state) if !state.paused && state.points_at == Some(side) => {}
+            // Whoever is still about to hold it, or to lead it over, is stopped first.
+            Seen::Present(state)
+                if !state.paused && state.points_at == Some(side) && !is_led_away(pooler) => {}
             Seen::Present(_) if pooler.working == Some(goal) => working.push(pooler),
             Seen::Present(_) => match backing_off(pooler, goal, world) {
                 Some(blocker) => stuck.push(blocker),
@@ -242,6 +244,13 @@ fn let_go(poolers: &[PoolerView], side: Side, world: &World) -> Decision {
         done()
     } else {
         Decision::Blocked(stuck)
+    }
+}
+
+fn is_led_away(pooler: &PoolerView) -> bool {
+    match pooler.working {
+        Some(TrafficGoal::HoldFor(_) | TrafficGoal::PointAt(_)) => true,
+        Some(TrafficGoal::LetGo(_)) | None => false,
     }
 }
 

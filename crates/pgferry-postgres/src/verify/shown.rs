@@ -15,13 +15,17 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Sessions that may be in the middle of a commit. Of one whose state may not be seen that is not known.
+///
+/// COMMIT PREPARED has no transaction of its own: the prepared one is shown when the statement ends.
 const MAY_COMMIT: &str = "\
-    SELECT pid, backend_xid::text, coalesce(wait_event = 'SyncRep', false) \
+    SELECT pid, coalesce(backend_xid::text, query_start::text), \
+    coalesce(wait_event = 'SyncRep', false) \
     FROM pg_catalog.pg_stat_activity \
-    WHERE datname = current_database() AND backend_xid IS NOT NULL AND pid <> pg_backend_pid() \
-    AND coalesce(state NOT LIKE 'idle in transaction%', true)";
+    WHERE datname = current_database() AND pid <> pg_backend_pid() \
+    AND (backend_xid IS NOT NULL AND coalesce(state NOT LIKE 'idle in transaction%', true) \
+        OR state = 'active' AND query ~* 'commit\\s+prepared')";
 
-/// A transaction of a session.
+/// A transaction of a session, or its statement where it has none.
 type Transaction = (i32, String);
 
 /// What was waited for on the active side, in one comparison of a few rows.
@@ -39,9 +43,12 @@ impl Shown {
         let mut first: Option<HashSet<Transaction>> = None;
         loop {
             let now = may_commit(active).await?;
+            // A long one that waits for a standby by now has come to its commit.
+            let counts = |(transaction, waits): &&(Transaction, bool)| {
+                *waits || !self.long.contains(transaction)
+            };
             let mut left: HashSet<Transaction> =
-                now.iter().map(|(transaction, _)| transaction.clone()).collect();
-            left.retain(|transaction| !self.long.contains(transaction));
+                now.iter().filter(counts).map(|(transaction, _)| transaction.clone()).collect();
             if let Some(first) = &first {
                 left.retain(|transaction| first.contains(transaction));
             }
