@@ -103,6 +103,11 @@ fn assert_arrived(pair: &Pair, daemon: &Daemon, ledger: &Ledger) {
     ledger.hold();
     content::wait_until_equal(&pair.source, &pair.destination, SOON);
     ledger.resume();
+    wait_until_let_go(pair);
+}
+
+/// Waits until no session holds a snapshot on the source.
+fn wait_until_let_go(pair: &Pair) {
     let holders = "SELECT count(*) FROM pg_stat_activity \
                    WHERE application_name LIKE 'pgferry-snapshot/%'";
     eventually("the snapshot to be let go", SOON, || {
@@ -410,6 +415,60 @@ fn an_index_that_cannot_be_built_is_told_and_resume_goes_on() {
     let valid = "SELECT count(*) FROM pg_index WHERE indisvalid AND \
                  indexrelid::regclass::text LIKE '%\\_same'";
     assert_eq!(pair.admin(Side::Destination).number(valid), 2);
+}
+
+#[test]
+fn the_snapshot_is_let_go_with_the_last_row_and_not_with_the_last_index() {
+    let pair = loaded();
+    pair.load(
+        "CREATE FUNCTION public.held(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1';
+         CREATE INDEX large_held ON public.large (public.held(id::int)) WHERE id <= 10",
+    );
+    let ledger = writers(&pair);
+    let daemon = Daemon::start(&config(&pair));
+    let holder = start_and_hold(&pair, &daemon);
+    holder.run(
+        "SELECT pg_advisory_lock(7);
+         CREATE OR REPLACE FUNCTION public.held(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+         'BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN $1; END';
+         COMMIT",
+    );
+    let building = || {
+        pair.admin(Side::Destination).number(
+            "SELECT count(*) FROM pg_stat_activity
+              WHERE application_name LIKE 'pgferry/%/copy' AND wait_event = 'advisory'",
+        )
+    };
+    eventually("the index to wait for the lock", SOON, || match building() {
+        0 => Err(daemon.migration().to_string()),
+        _ => Ok(()),
+    });
+    wait_until_let_go(&pair);
+    assert_eq!(building(), 1, "the index is still being built");
+    holder.run(
+        "CREATE OR REPLACE FUNCTION public.held(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1';
+         SELECT pg_advisory_unlock(7)",
+    );
+    assert_arrived(&pair, &daemon, &ledger);
+}
+
+#[test]
+fn a_type_without_a_binary_form_is_copied_as_text() {
+    let pair = loaded();
+    pair.load(
+        "CREATE TABLE public.rights (id int PRIMARY KEY, one aclitem NOT NULL, list aclitem[]);
+         INSERT INTO public.rights
+             SELECT i, 'app=r/owner', ARRAY['owner=arw/owner', NULL]::aclitem[]
+             FROM generate_series(1, 1000) AS i;
+         GRANT SELECT ON public.rights TO app",
+    );
+    let ledger = writers(&pair);
+    let daemon = Daemon::start(&config(&pair));
+    start(&daemon);
+    assert_arrived(&pair, &daemon, &ledger);
+    let arrived = "SELECT count(*) FROM public.rights WHERE one::text = 'app=r/owner' \
+                   AND list::text = '{owner=arw/owner,NULL}'";
+    assert_eq!(pair.admin(Side::Destination).number(arrived), 1000);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod faults;
 mod gate;
 mod index;
 mod repair;
+mod row_security;
 mod types;
 mod under_way;
 
