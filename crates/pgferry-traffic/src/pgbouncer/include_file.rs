@@ -57,8 +57,10 @@ impl Prepared {
             Err(error) => return Err(error),
         };
         let mode = before.as_ref().map_or(MODE, |before| before.permissions().mode() & 0o777);
-        let beside = format!(".{}.pgferry-{}", name.to_string_lossy(), Uuid::new_v4());
-        let prepared = Self { file: file.to_owned(), beside: directory.join(beside) };
+        let prefix = format!(".{}.pgferry-", name.to_string_lossy());
+        remove_left_behind(directory, &prefix);
+        let beside = directory.join(format!("{prefix}{}", Uuid::new_v4()));
+        let prepared = Self { file: file.to_owned(), beside };
         let beside = &prepared.beside;
         let mut new = OpenOptions::new().write(true).create_new(true).mode(mode).open(beside)?;
         // Not by the mode of creation alone, which the umask narrows: PgBouncer could not read it.
@@ -85,6 +87,15 @@ impl Drop for Prepared {
     fn drop(&mut self) {
         // Where it was put in place there is nothing any more.
         let _ = fs::remove_file(&self.beside);
+    }
+}
+
+/// What a daemon that was killed has written and not put in place.
+fn remove_left_behind(directory: &Path, prefix: &str) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 
@@ -179,6 +190,8 @@ mod tests {
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         drop(Prepared::write(&file, "three").unwrap());
         assert!(says(&file, "two"));
+        fs::write(directory.join(".orders.ini.pgferry-of-one-that-was-killed"), "").unwrap();
+        drop(Prepared::write(&file, "four").unwrap());
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
         assert!(Prepared::write(&directory.join("no/such/file"), "x").is_err());
         fs::remove_dir_all(&directory).unwrap();
