@@ -187,7 +187,7 @@ fn a_stall_budget_that_is_used_up_opens_the_active_side_again() {
     let pair = Pair::with_bank();
     let config = ConfigFile::for_pair(&pair)
         .insert_only(&["bank.ledger_keyless"])
-        .with(&migration("cutover.stall_budget"), "1s");
+        .with(&migration("cutover.stall_budget"), "3s");
     let daemon = Daemon::start(&config);
     let ledger = Ledger::over(&pair);
     daemon.bring_to_ready();
