@@ -81,7 +81,9 @@ impl<L: Leadership> Inner<L> {
     async fn await_logins(&self, console: &AdminConsole) -> Result<(), Fault> {
         let deadline = tokio::time::Instant::now() + LOGIN_TIME;
         loop {
-            let looked = console.logging_in(&self.config.database).await;
+            let look = console.logging_in(&self.config.database);
+            let looked = tokio::time::timeout(LOOK_TIME, look).await;
+            let looked = looked.unwrap_or_else(|_| Err("no answer".to_owned()));
             let logging_in = looked.map_err(|why| self.refused("SHOW POOLS", &why))?;
             if logging_in == 0 || tokio::time::Instant::now() >= deadline {
                 return Ok(());
