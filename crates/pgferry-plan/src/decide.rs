@@ -248,9 +248,6 @@ fn stream_down(world: &World) -> Option<Blocker> {
     ))
 }
 
-/// For how long after a change of the record sessions of before are looked for at rest.
-const JUST_CHANGED_MS: u64 = 60_000;
-
 /// What keeps a migration in order beside its steps: nothing that a step depends on, and nothing
 /// that has to be remembered.
 ///
@@ -304,18 +301,7 @@ fn returned(facts: &Facts, world: &World, lost: Side) -> Option<Action> {
 /// A passive side that a role may write to again.
 fn closed_out(facts: &Facts, world: &World) -> Option<Action> {
     let side = facts.active.other();
-    let record = world.node(side).record.present()?;
-    let fence = world.node(side).fence.present()?;
-    if facts.course != Course::AtRest || record.state == NodeState::Open {
-        return None;
-    }
-    if !fence.unfenced.is_empty() {
-        return Some(Action::fence(side, record, fence));
-    }
-    // Later ones began under the fence, and may go on reading there.
-    let sessions: Vec<_> = fence.older_sessions.iter().map(|session| session.id.clone()).collect();
-    (!sessions.is_empty() && fence.since_change_ms < JUST_CHANGED_MS)
-        .then_some(Action::EndSessions { side, sessions })
+    (facts.course == Course::AtRest).then(|| fence::close_out(side, world.node(side)))?
 }
 
 /// A passive side whose sequences have fallen behind.

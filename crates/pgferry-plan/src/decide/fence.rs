@@ -27,6 +27,24 @@ pub(super) fn close(side: Side, node: &NodeView, policy: &Policy) -> Decision {
     }
 }
 
+/// For how long after a change of the record sessions of before are looked for.
+const JUST_CHANGED_MS: u64 = 60_000;
+
+/// A role that may write to a closed side since, and its sessions of before. Later ones began under the
+/// fence, and may go on reading there.
+pub(super) fn close_out(side: Side, node: &NodeView) -> Option<Action> {
+    let (record, fence) = (node.record.present()?, node.fence.present()?);
+    if record.state == NodeState::Open {
+        return None;
+    }
+    if !fence.unfenced.is_empty() {
+        return Some(Action::fence(side, record, fence));
+    }
+    let sessions: Vec<_> = fence.older_sessions.iter().map(|session| session.id.clone()).collect();
+    (!sessions.is_empty() && fence.since_change_ms < JUST_CHANGED_MS)
+        .then_some(Action::EndSessions { side, sessions })
+}
+
 /// Opens a side, then ends the sessions that are older and would stay read-only.
 pub(super) fn open(side: Side, node: &NodeView) -> Decision {
     let record = look!(node.record, "the node's record");

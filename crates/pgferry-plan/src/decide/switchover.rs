@@ -22,12 +22,8 @@ use crate::world::{NodeRecord, NodeState, World};
 pub(super) fn check_verdict(facts: &Facts, world: &World, policy: &Policy) -> Decision {
     let passive = facts.kind().to();
     // A role that appeared after the passive side was closed is closed out now, outside the stall.
-    if let (Seen::Present(fence), Seen::Present(record)) =
-        (&world.node(passive).fence, &world.node(passive).record)
-        && record.state != NodeState::Open
-        && !fence.unfenced.is_empty()
-    {
-        return Decision::Act(Action::fence(passive, record, fence));
+    if let Some(action) = fence::close_out(passive, world.node(passive)) {
+        return Decision::Act(action);
     }
     let blockers = verdict(facts, world, policy);
     if blockers.is_empty() { done() } else { Decision::Blocked(blockers) }
