@@ -23,10 +23,13 @@ pub(super) fn drain_both(facts: &Facts, world: &World) -> Decision {
         return done();
     }
     for direction in Direction::BOTH {
-        match &world.stream(direction).subscription {
-            Seen::Unknown(reason) => return not_seen("a subscription", reason),
-            Seen::Absent => {}
-            Seen::Present(_) => {
+        let stream = world.stream(direction);
+        match (&stream.subscription, &stream.slot) {
+            (Seen::Unknown(reason), _) => return not_seen("a subscription", reason),
+            (Seen::Absent, _) => {}
+            // What a stream has lost never comes. To the active side nothing is under way.
+            (Seen::Present(_), Seen::Present(slot)) if slot.lost => {}
+            (Seen::Present(_), _) => {
                 if let Some(decision) = await_marker(facts, world, direction.from()) {
                     return decision;
                 }
