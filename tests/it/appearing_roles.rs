@@ -1,16 +1,12 @@
 //! Roles that begin to write while a switchover is on its way: found, though no ACL is read while
 //! clients are held.
 
-use std::time::Duration;
-
 use pgferry_plan::Side;
 use pgferry_tests::daemon::AtFailpoint;
 use pgferry_tests::pgbouncer::in_front;
 use pgferry_tests::{Answer, Daemon, Ledger, LedgerOptions, Pair, PairOptions, PgBouncer};
 
 use crate::settled::{SOON, assert_whole, wait_for_go};
-
-const SLOW: LedgerOptions = LedgerOptions { writers: 2, pause: Duration::from_millis(20) };
 
 /// What only the statement over every ACL says.
 const READS_EVERY_ACL: &str = "definer_that_writes AS MATERIALIZED";
@@ -43,7 +39,7 @@ fn no_acl_is_read_while_clients_are_held_and_a_role_that_appeared_is_fenced_all_
     pair.load_bank();
     let one = PgBouncer::start(&pair);
     let daemon = Daemon::start(&in_front(&pair, &[&one]));
-    let ledger = Ledger::with_configs(&[one.app_config()], SLOW);
+    let ledger = Ledger::with_configs(&[one.app_config()], LedgerOptions::SLOW);
     daemon.bring_to_ready();
     wait_for_go(&daemon);
     let acl_looks = || pair.source.log().matches(READS_EVERY_ACL).count();
@@ -75,7 +71,7 @@ fn no_acl_is_read_while_clients_are_held_and_a_role_that_appeared_is_fenced_all_
 fn a_role_that_appears_behind_the_fence_takes_the_switchover_back() {
     let pair = Pair::with_bank();
     let daemon = Daemon::for_bank(&pair);
-    let ledger = Ledger::start(&pair, SLOW);
+    let ledger = Ledger::start(&pair, LedgerOptions::SLOW);
     daemon.bring_to_ready();
     wait_for_go(&daemon);
     let order = hold_cutover_at(&daemon, "before_effect:drain");
