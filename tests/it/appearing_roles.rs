@@ -4,9 +4,11 @@
 use pgferry_plan::Side;
 use pgferry_tests::daemon::AtFailpoint;
 use pgferry_tests::pgbouncer::in_front;
-use pgferry_tests::{Daemon, Ledger, Pair, PairOptions, PgBouncer, Session, eventually};
+use pgferry_tests::{
+    Daemon, Ledger, LedgerOptions, Pair, PairOptions, PgBouncer, Session, eventually,
+};
 
-use crate::settled::{SLOW, SOON, assert_whole, hold_at, is_read_only, wait_for_go};
+use crate::settled::{SOON, assert_whole, hold_at, is_read_only, wait_for_go};
 
 /// What only the statement over every ACL says.
 const READS_EVERY_ACL: &str = "definer_that_writes AS MATERIALIZED";
@@ -23,7 +25,7 @@ fn no_acl_is_read_while_clients_are_held_and_a_role_that_appeared_is_fenced_all_
     pair.load_bank();
     let one = PgBouncer::start(&pair);
     let daemon = Daemon::start(&in_front(&pair, &[&one]));
-    let ledger = Ledger::with_configs(&[one.app_config()], SLOW);
+    let ledger = Ledger::with_configs(&[one.app_config()], LedgerOptions::SLOW);
     daemon.bring_to_ready();
     wait_for_go(&daemon);
     let acl_looks = || pair.source.log().matches(READS_EVERY_ACL).count();
@@ -62,7 +64,7 @@ fn may_insert(session: &Session, account: i32) -> bool {
 fn a_role_that_appears_once_the_passive_side_is_closed_is_closed_out_there_first() {
     let pair = Pair::with_bank();
     let daemon = Daemon::for_bank(&pair);
-    let ledger = Ledger::start(&pair, SLOW);
+    let ledger = Ledger::start(&pair, LedgerOptions::SLOW);
     daemon.bring_to_ready();
     wait_for_go(&daemon);
     let reader_on = |side| pair.login_on(side, "reader", "reader-password");
@@ -106,7 +108,7 @@ fn a_role_that_appears_once_the_passive_side_is_closed_is_closed_out_there_first
 fn a_role_that_appears_behind_the_fence_takes_the_switchover_back() {
     let pair = Pair::with_bank();
     let daemon = Daemon::for_bank(&pair);
-    let ledger = Ledger::start(&pair, SLOW);
+    let ledger = Ledger::start(&pair, LedgerOptions::SLOW);
     daemon.bring_to_ready();
     wait_for_go(&daemon);
     let order = hold_at(&daemon, "cutover", "before_effect:drain");

@@ -53,7 +53,7 @@ fn loaded() -> Pair {
 
 /// A few writers: the tests' servers share a machine, and the stream has to catch up with them.
 fn writers(pair: &Pair) -> Ledger {
-    Ledger::start(pair, LedgerOptions { writers: 2, pause: Duration::from_millis(20) })
+    Ledger::start(pair, LedgerOptions::SLOW)
 }
 
 fn config(pair: &Pair) -> ConfigFile {

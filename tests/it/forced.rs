@@ -21,10 +21,6 @@ use crate::settled::{SOON, wait_for_verdict};
 const BACKLOG: &str = "INSERT INTO bank.ledger (client, seq) VALUES (900, 1); \
      UPDATE bank.balances SET amount = 1000000 WHERE account = 64";
 
-fn quiet() -> LedgerOptions {
-    LedgerOptions { writers: 2, pause: std::time::Duration::from_millis(20) }
-}
-
 fn backlog_rows(pair: &Pair, side: Side) -> i64 {
     pair.admin(side).number("SELECT count(*) FROM bank.ledger WHERE client = 900")
 }
@@ -67,7 +63,7 @@ fn assert_lives_on(pair: &Pair, ledger: &Ledger, survivor: Side) {
 fn a_source_that_is_lost_is_left_by_force_and_nothing_of_it_arrives_later() {
     let mut pair = Pair::with_bank();
     let mut daemon = Daemon::for_bank(&pair);
-    let ledger = Ledger::start(&pair, quiet());
+    let ledger = Ledger::start(&pair, LedgerOptions::SLOW);
     daemon.bring_to_ready();
     wait_for_verdict(&daemon);
 
@@ -127,7 +123,7 @@ fn a_destination_that_is_lost_with_the_journal_is_left_by_force_from_the_sources
     let before = leftovers::inventory(&pair.source);
     let config = ConfigFile::for_pair(&pair).insert_only(&["bank.ledger_keyless"]);
     let mut daemon = Daemon::start(&config);
-    let ledger = Ledger::start(&pair, quiet());
+    let ledger = Ledger::start(&pair, LedgerOptions::SLOW);
     daemon.bring_to_ready();
     daemon.succeed("cutover");
     ledger.wait_for_writes(5, SOON);
@@ -181,7 +177,7 @@ fn pgbouncers_are_led_to_the_survivor_and_one_that_is_gone_is_named_and_led_over
     let mut pair = Pair::with_bank();
     let (one, mut two) = (PgBouncer::start(&pair), PgBouncer::start(&pair));
     let daemon = Daemon::start(&in_front(&pair, &[&one, &two]));
-    let ledger = Ledger::with_configs(&[one.app_config()], quiet());
+    let ledger = Ledger::with_configs(&[one.app_config()], LedgerOptions::SLOW);
     daemon.bring_to_ready();
     wait_for_verdict(&daemon);
     lose(&mut pair, &ledger, Side::Source);
@@ -227,7 +223,7 @@ fn a_source_that_swallows_packets_is_left_by_force_though_a_switchover_is_being_
         .with(&migration("source.self_dsn"), direct)
         .with(&migration("cutover.stall_budget"), "2s");
     let daemon = Daemon::start(&config);
-    let ledger = Ledger::start(&pair, quiet());
+    let ledger = Ledger::start(&pair, LedgerOptions::SLOW);
     daemon.bring_to_ready();
     wait_for_verdict(&daemon);
 

@@ -92,7 +92,10 @@ fn an_application_lands_on_the_open_side_whichever_is_named_first() {
 #[test]
 fn the_ledger_finds_what_is_lost_doubled_and_torn() {
     let pair = Pair::with_bank();
-    let mut ledger = Ledger::start(&pair, LedgerOptions { writers: 3, pause: Duration::ZERO });
+    let mut ledger = Ledger::start(
+        &pair,
+        LedgerOptions { writers: 3, pause: Duration::ZERO, ..LedgerOptions::SLOW },
+    );
     ledger.wait_for_writes(20, SOON);
     ledger.hold();
     ledger.check(&pair.source).assert_clean();

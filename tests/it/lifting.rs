@@ -3,11 +3,13 @@
 
 use pgferry_plan::Side;
 use pgferry_tests::config::migration;
-use pgferry_tests::{ConfigFile, DATABASE, Daemon, Ledger, Pair, Session, eventually, install};
+use pgferry_tests::{
+    ConfigFile, DATABASE, Daemon, Ledger, LedgerOptions, Pair, Session, eventually, install,
+};
 use serde_json::Value;
 
 use crate::settled::{
-    SLOW, SOON, assert_whole, hold_at, is_read_only, rest, wait_for_blocker, wait_for_go,
+    SOON, assert_whole, hold_at, is_read_only, rest, wait_for_blocker, wait_for_go,
 };
 
 const BY_HAND: &str =
@@ -58,7 +60,7 @@ fn a_role_that_cannot_be_lifted_keeps_nobody_else_closed_out_and_is_lifted_once_
         .insert_only(&["bank.ledger_keyless"])
         .with(&migration("cutover.stall_budget"), "60s");
     let daemon = Daemon::start(&config);
-    let ledger = Ledger::start(&pair, SLOW);
+    let ledger = Ledger::start(&pair, LedgerOptions::SLOW);
     daemon.bring_to_ready();
     wait_for_go(&daemon);
     let to_superuser = || there.run("ALTER ROLE app SUPERUSER");

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pgferry_plan::Side;
 use pgferry_tests::config::migration;
-use pgferry_tests::{Answer, ConfigFile, Daemon, Ledger, Pair, PairOptions, Session, eventually};
+use pgferry_tests::{
+    Answer, ConfigFile, Daemon, Ledger, LedgerOptions, Pair, PairOptions, Session, eventually,
+};
 
 use crate::settled::{
-    SLOW, SOON, assert_whole, hold_at, rest, wait_for_blocker, wait_for_go, wait_for_verdict,
+    SOON, assert_whole, hold_at, rest, wait_for_blocker, wait_for_go, wait_for_verdict,
 };
 
 /// Opens a transaction that is to be prepared: in a table that no writer waits for.
@@ -35,7 +37,7 @@ fn prepared_transactions_stop_a_switchover_before_the_line_and_are_told_behind_i
         .insert_only(&["bank.ledger_keyless"])
         .with(&migration("cutover.stall_budget"), "60s");
     let daemon = Daemon::start(&config);
-    let ledger = Ledger::start(&pair, SLOW);
+    let ledger = Ledger::start(&pair, LedgerOptions::SLOW);
     daemon.bring_to_ready();
     let admin = pair.admin(Side::Source);
     let app_on_source = || pair.app_on(Side::Source).unwrap();
@@ -104,7 +106,7 @@ fn prepared_transactions_stop_a_switchover_before_the_line_and_are_told_behind_i
 fn streams_that_cannot_carry_are_told_by_name_and_stand_against_a_switchover() {
     let pair = Pair::with_bank();
     let daemon = Daemon::for_bank(&pair);
-    let ledger = Ledger::start(&pair, SLOW);
+    let ledger = Ledger::start(&pair, LedgerOptions::SLOW);
     daemon.bring_to_ready();
     wait_for_verdict(&daemon);
 

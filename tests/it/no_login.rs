@@ -1,7 +1,5 @@
 //! A fence that takes LOGIN away as well: nobody comes back, and each role gets back what it had.
 
-use std::time::Duration;
-
 use pgferry_plan::Side;
 use pgferry_tests::config::migration;
 use pgferry_tests::pgbouncer::in_front;
@@ -9,8 +7,6 @@ use pgferry_tests::{ConfigFile, Daemon, Ledger, LedgerOptions, Pair, PgBouncer, 
 
 use crate::crash::killed_at_in_both_kinds;
 use crate::settled::{SOON, assert_whole, rest, wait_for_go};
-
-const SLOW: LedgerOptions = LedgerOptions { writers: 2, pause: Duration::from_millis(20) };
 
 fn config(pair: &Pair, pgbouncer: &PgBouncer) -> ConfigFile {
     in_front(pair, &[pgbouncer]).with(&migration("fence.method"), "no_login")
@@ -36,7 +32,7 @@ fn logins_follow_the_active_side_and_come_back_as_they_were() {
     let pair = Pair::with_bank();
     let one = PgBouncer::start(&pair);
     let daemon = Daemon::start(&config(&pair, &one));
-    let mut ledger = Ledger::with_configs(&[one.app_config()], SLOW);
+    let mut ledger = Ledger::with_configs(&[one.app_config()], LedgerOptions::SLOW);
     daemon.bring_to_ready();
     assert_logins(&pair, Side::Source);
 
@@ -123,7 +119,7 @@ fn killed_between_a_lock_out_and_its_end() {
     let pair = Pair::with_bank();
     let one = PgBouncer::start(&pair);
     let mut daemon = Daemon::start(&config(&pair, &one));
-    let ledger = Ledger::with_configs(&[one.app_config()], SLOW);
+    let ledger = Ledger::with_configs(&[one.app_config()], LedgerOptions::SLOW);
     daemon.bring_to_ready();
     for step in ["fence_active", "yield", "open_other"] {
         killed_at_in_both_kinds(&pair, &mut daemon, &ledger, step);

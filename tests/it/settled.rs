@@ -4,15 +4,11 @@ use std::time::Duration;
 
 use pgferry_plan::Side;
 use pgferry_tests::daemon::{AtFailpoint, PHASE_DEADLINE};
-use pgferry_tests::{Answer, Daemon, Ledger, LedgerOptions, Pair, content, eventually};
+use pgferry_tests::{Answer, Daemon, Ledger, Pair, content, eventually};
 use serde_json::{Value, json};
 
 /// Writers, streams and a restarted daemon all come to rest well within this.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
-
-/// Writers that leave a busy machine time for what is under test.
-pub(crate) const SLOW: LedgerOptions =
-    LedgerOptions { writers: 2, pause: Duration::from_millis(20) };
 
 /// The side the daemon calls active, once the migration rests at one of its two gates.
 pub(crate) fn rest(daemon: &Daemon) -> Side {

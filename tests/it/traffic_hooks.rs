@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use pgferry_plan::Side;
 use pgferry_tests::config::migration;
@@ -14,7 +13,6 @@ use toml::Value;
 
 use crate::settled::{SOON, assert_whole, order_and_die, rest, wait_for_go};
 
-const SLOW: LedgerOptions = LedgerOptions { writers: 2, pause: Duration::from_millis(20) };
 const KEY: &str = "a key that both know";
 
 fn base(pair: &Pair) -> ConfigFile {
@@ -60,7 +58,7 @@ fn a_command_vetoes_before_the_line_is_repeated_behind_it_and_is_told_no_passwor
         .with(&migration("traffic.after_line"), argv(&script(dir, "after", &after)))
         .with(&migration("traffic.aborted"), argv(&script(dir, "aborted", "")));
     let daemon = Daemon::start(&config);
-    let ledger = Ledger::start(&pair, SLOW);
+    let ledger = Ledger::start(&pair, LedgerOptions::SLOW);
     daemon.bring_to_ready();
 
     let operation = daemon.carry_out("cutover");
@@ -139,7 +137,7 @@ fn a_webhook_is_signed_repeated_behind_the_line_and_told_again_by_a_daemon_that_
     let mut daemon = Daemon::prepare(&config, Profile::Test);
     daemon.set_env("HOOK_KEY", KEY);
     daemon.serve();
-    let ledger = Ledger::start(&pair, SLOW);
+    let ledger = Ledger::start(&pair, LedgerOptions::SLOW);
     daemon.bring_to_ready();
 
     receiver.refuse("before_line", 1);

@@ -1,7 +1,7 @@
 //! Clients that know nothing but PgBouncer: held, led over and let go, whatever dies meanwhile.
 
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pgferry_plan::Side;
 use pgferry_tests::config::migration;
@@ -11,8 +11,6 @@ use pgferry_tests::{Daemon, Ledger, LedgerOptions, Pair, PgBouncer, eventually};
 use toml::Value;
 
 use crate::settled::{SOON, assert_whole, order_and_die, rest, wait_for_go, wait_for_verdict};
-
-const SLOW: LedgerOptions = LedgerOptions { writers: 2, pause: Duration::from_millis(20) };
 
 fn ledger(pgbouncers: &[&PgBouncer], options: LedgerOptions) -> Ledger {
     let configs: Vec<_> = pgbouncers.iter().map(|one| one.app_config()).collect();
@@ -67,7 +65,7 @@ fn a_long_transaction_keeps_nobody_held_for_longer_than_the_pause_deadline() {
     let one = PgBouncer::start(&pair);
     let config = in_front(&pair, &[&one]).with(&migration("traffic.pause_deadline"), "300ms");
     let mut daemon = Daemon::start(&config);
-    let ledger = ledger(&[&one], SLOW);
+    let ledger = ledger(&[&one], LedgerOptions::SLOW);
     daemon.bring_to_ready();
     let long = one.app();
     long.run("BEGIN; SELECT pg_current_xact_id()");
@@ -104,7 +102,7 @@ fn a_switchover_that_is_taken_back_lets_the_clients_go_where_they_were() {
         .with(&migration("cutover.stall_budget"), "20ms")
         .with(&migration("traffic.pause_deadline"), "19ms");
     let daemon = Daemon::start(&config);
-    let ledger = ledger(&[&one, &two], SLOW);
+    let ledger = ledger(&[&one, &two], LedgerOptions::SLOW);
     daemon.bring_to_ready();
     // The subscriber's worker stands still, so that no marker arrives.
     let blocked = pair.admin(Side::Destination);
@@ -123,7 +121,7 @@ fn a_daemon_killed_between_pause_and_fence_ends_it_when_it_is_back() {
     let one = PgBouncer::start(&pair);
     let config = in_front(&pair, &[&one]);
     let mut daemon = Daemon::start(&config);
-    let ledger = ledger(&[&one], SLOW);
+    let ledger = ledger(&[&one], LedgerOptions::SLOW);
     daemon.bring_to_ready();
     for point in [
         "before_effect:pause_traffic",
@@ -152,7 +150,7 @@ fn a_pgbouncer_that_dies_meanwhile_is_found_and_put_right() {
     let (mut one, two) = (PgBouncer::start(&pair), PgBouncer::start(&pair));
     let config = in_front(&pair, &[&one, &two]);
     let mut daemon = Daemon::start(&config);
-    let ledger = ledger(&[&two], SLOW);
+    let ledger = ledger(&[&two], LedgerOptions::SLOW);
     daemon.bring_to_ready();
 
     // Away: nothing is stopped for it.
@@ -204,7 +202,7 @@ fn at_rest_a_pause_and_an_entry_of_the_other_side_are_put_right() {
     let pair = Pair::with_bank();
     let one = PgBouncer::start(&pair);
     let daemon = Daemon::start(&in_front(&pair, &[&one]));
-    let ledger = ledger(&[&one], SLOW);
+    let ledger = ledger(&[&one], LedgerOptions::SLOW);
     daemon.bring_to_ready();
     wait_for_go(&daemon);
     let _ = one.say("PAUSE shop");
@@ -273,7 +271,7 @@ fn a_program_changes_the_entry_and_one_that_fails_or_does_nothing_aborts() {
     let sections = Value::Array(vec![Value::Table(section)]);
     let config = in_front(&pair, &[&one]).with(&migration("traffic.pgbouncers"), sections);
     let daemon = Daemon::start(&config);
-    let ledger = ledger(&[&one], SLOW);
+    let ledger = ledger(&[&one], LedgerOptions::SLOW);
     daemon.bring_to_ready();
     let to_the_destination = "[ \"$PGFERRY_SIDE\" = source ] ||";
     for (script, code) in [

@@ -27,11 +27,22 @@ pub struct LedgerOptions {
     pub writers: u16,
     /// Time between two transactions of one client. It is part of every gap that is measured.
     pub pause: Duration,
+    /// How soon a client that lost its connection, or was refused one, tries again.
+    pub reconnect_after: Duration,
+}
+
+impl LedgerOptions {
+    /// For tests that take long: writers all along, and the processors to those who are tested.
+    pub const SLOW: Self = Self {
+        writers: 2,
+        pause: Duration::from_millis(20),
+        reconnect_after: Duration::from_millis(3),
+    };
 }
 
 impl Default for LedgerOptions {
     fn default() -> Self {
-        Self { writers: 8, pause: Duration::from_millis(5) }
+        Self { writers: 8, pause: Duration::from_millis(5), ..Self::SLOW }
     }
 }
 
@@ -86,9 +97,6 @@ struct Seen {
 /// Before this the servers answer; a client that waits longer takes its connection for dead.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A refused connection is tried again at once, but not in a busy loop.
-const RECONNECT_AFTER: Duration = Duration::from_millis(3);
-
 /// Writers notice an order between two transactions.
 const ORDER_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -116,6 +124,7 @@ impl Ledger {
                 let client = Writing {
                     number,
                     pause: options.pause,
+                    reconnect_after: options.reconnect_after,
                     config: config.clone(),
                     orders: orders.clone(),
                     seen: Arc::clone(&seen),
@@ -300,6 +309,7 @@ fn rows_of(session: &Session, sql: &str) -> HashMap<(i64, i64), u64> {
 struct Writing {
     number: u16,
     pause: Duration,
+    reconnect_after: Duration,
     config: Config,
     orders: watch::Receiver<Order>,
     seen: Arc<Mutex<Seen>>,
@@ -318,7 +328,7 @@ impl Writing {
                 Ok(Err(error)) => self.remember_error(&words_of(&error)),
                 Err(_) => self.remember_error("connecting took too long"),
             }
-            sleep(RECONNECT_AFTER).await;
+            sleep(self.reconnect_after).await;
         }
     }
 

@@ -1,7 +1,5 @@
 //! A repair mends what differs, and nothing that it cannot do exactly.
 
-use std::time::Duration;
-
 use pgferry_plan::Side;
 use pgferry_tests::daemon::AtFailpoint;
 use pgferry_tests::{
@@ -41,8 +39,7 @@ fn a_repair_copies_again_what_differs_and_refuses_what_it_cannot_do_exactly() {
         "wide.loose",
     ]);
     let daemon = Daemon::start(&config);
-    let ledger =
-        Ledger::start(&pair, LedgerOptions { writers: 2, pause: Duration::from_millis(20) });
+    let ledger = Ledger::start(&pair, LedgerOptions::SLOW);
     daemon.bring_to_ready();
     let bad = saboteur(&pair, Side::Destination);
     bad.run("DELETE FROM bank.balances WHERE account IN (3, 4)");

@@ -1,7 +1,5 @@
 //! Writes under way are no fault, and a verification outlives its daemon.
 
-use std::time::Duration;
-
 use pgferry_plan::Side;
 use pgferry_tests::{
     ConfigFile, Daemon, Ledger, LedgerOptions, Pair, PairOptions, eventually, process,
@@ -20,8 +18,7 @@ fn writes_under_way_are_no_fault() {
         GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON bank.churn TO app",
     );
     let daemon = Daemon::for_bank(&pair);
-    let ledger =
-        Ledger::start(&pair, LedgerOptions { writers: 2, pause: Duration::from_millis(20) });
+    let ledger = Ledger::start(&pair, LedgerOptions::SLOW);
     daemon.bring_to_ready();
     ledger.wait_for_writes(50, SOON);
     let stop = std::sync::atomic::AtomicBool::new(false);

@@ -55,7 +55,11 @@ impl Default for WorldOptions {
         Self {
             journal: JournalIn::Destination,
             // Enough that a sequence moves between its warming and the fence.
-            clients: LedgerOptions { writers: 4, pause: Duration::from_millis(10) },
+            clients: LedgerOptions {
+                writers: 4,
+                pause: Duration::from_millis(10),
+                ..LedgerOptions::SLOW
+            },
             pgbouncer: false,
             stall_budget: "5s",
             grace: "200ms",

@@ -82,13 +82,16 @@ struct Ran {
     figures: Option<Figures>,
 }
 
+/// Of each server. What is copied passes through it once: three times as much made no difference.
+const SHARED_BUFFERS: &str = "1GB";
+
 impl Bench {
     fn set(mut arguments: Arguments) -> Result<Self, String> {
         if arguments.tools.contains(&Tool::Pgferry) || arguments.kill_at_half {
             say!("building pgferry");
             Profile::Release.build();
         }
-        let source = servers::start(Side::Source, arguments.jobs_or_cores());
+        let source = servers::start(Side::Source, arguments.jobs_or_cores(), SHARED_BUFFERS);
         let mut report = Report::default();
         arguments.tools.retain(|tool| match tool.version(&source) {
             Ok(version) => {
@@ -159,7 +162,8 @@ impl Bench {
     /// error is that tool's; the outer one says that nobody can be measured any more.
     fn attempt(&mut self, tool: Tool, cross: Cross) -> Result<Result<Ran, String>, String> {
         let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
-            let destination = servers::start(Side::Destination, self.arguments.jobs_or_cores());
+            let destination =
+                servers::start(Side::Destination, self.arguments.jobs_or_cores(), SHARED_BUFFERS);
             if tool.needs_pglogical() {
                 servers::add_pglogical(&self.source);
                 servers::add_pglogical(&destination);

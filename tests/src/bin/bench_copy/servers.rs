@@ -13,14 +13,14 @@ use pgferry_tests::{Cluster, ClusterOptions, DATABASE, Session, install, process
 const PASSWORD: &str = "bench-password";
 
 /// Starts a server with the roles, the database and nothing in it.
-pub(crate) fn start(side: Side, jobs: usize) -> Cluster {
+pub(crate) fn start(side: Side, jobs: usize, shared_buffers: &str) -> Cluster {
     let set = |key, value: &str| (key, value.to_owned());
     let cluster = Cluster::start(
         side,
         &ClusterOptions {
             fsync: true,
             settings: vec![
-                set("shared_buffers", "1GB"),
+                set("shared_buffers", shared_buffers),
                 set("max_wal_size", "8GB"),
                 set("maintenance_work_mem", "256MB"),
                 set("checkpoint_timeout", "15min"),

@@ -1,6 +1,7 @@
 //! What the benchmark can be told on its command line.
 
 use std::fmt;
+use std::time::Duration;
 
 /// A way of moving the writes from one server to the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +68,8 @@ pub(crate) struct Arguments {
     /// Milliseconds added to every round trip between the destination and source, daemon and PgBouncer;
     /// the clients stay where they are.
     pub(crate) delay_ms: u32,
+    /// How soon a client that was refused tries again.
+    pub(crate) reconnect_after: Duration,
     /// Tables beside those that are written.
     pub(crate) tables: u32,
     /// Sequences beside those of the tables that are written; the clients use one of them each.
@@ -74,7 +77,8 @@ pub(crate) struct Arguments {
 }
 
 const USAGE: &str = "usage: bench-switchover [--switchovers N] [--by-hand N] [--rates N,…] \
-[--ways multi_host,pgbouncer,read_only_role,native] [--delay-ms N] [--tables N] [--sequences N]";
+[--ways multi_host,pgbouncer,read_only_role,native] [--delay-ms N] [--reconnect-ms N] \
+[--tables N] [--sequences N]";
 
 impl Arguments {
     /// Reads the command line; the error is what to print.
@@ -89,6 +93,7 @@ impl Arguments {
             rates: vec![500, 2500],
             ways: Way::ALL.to_vec(),
             delay_ms: 0,
+            reconnect_after: Duration::from_millis(3),
             tables: 500,
             sequences: 200,
         };
@@ -99,6 +104,9 @@ impl Arguments {
                 "--switchovers" => arguments.switchovers = number()?,
                 "--by-hand" => arguments.by_hand = number()?,
                 "--delay-ms" => arguments.delay_ms = number()?,
+                "--reconnect-ms" => {
+                    arguments.reconnect_after = Duration::from_millis(number()?.into());
+                }
                 "--tables" => arguments.tables = number()?,
                 "--sequences" => arguments.sequences = number()?,
                 "--rates" => {

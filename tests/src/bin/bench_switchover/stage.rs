@@ -82,7 +82,8 @@ impl Stage {
         });
         let each = 1.0 / (PAUSE + TRANSACTION).as_secs_f64();
         let writers = (f64::from(rate) / each).ceil().clamp(1.0, 90.0) as u16;
-        let options = LedgerOptions { writers, pause: PAUSE };
+        let options =
+            LedgerOptions { writers, pause: PAUSE, reconnect_after: arguments.reconnect_after };
         let ledger = match &pgbouncer {
             Some(pgbouncer) => Ledger::with_configs(&[pgbouncer.app_config()], options),
             None => Ledger::start(&pair, options),

@@ -37,7 +37,8 @@ usage: benches/verify [options]
   --scale N           pgbench's scale (100)
   --docs ROWS         rows of the table docs (3000000)
   --only TOOL[,TOOL]  of pgferry, data-diff, reladiff, pgcopydb (all)
-  --jobs N            ranges or tables at a time (the number of cores, at least 2)";
+  --jobs N            ranges or tables at a time (the number of cores, at least 2)
+  --shared-buffers SIZE   of each server (3GB, which holds the set)";
 
 const SETTLED: Duration = Duration::from_secs(3600);
 const VERIFY: &str = "/v1/migrations/shop/verify";
@@ -47,6 +48,7 @@ struct Arguments {
     scale: u32,
     docs: u64,
     jobs: usize,
+    shared_buffers: String,
     tools: Vec<Tool>,
 }
 
@@ -99,6 +101,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         scale: 100,
         docs: 3_000_000,
         jobs: cores,
+        shared_buffers: "3GB".to_owned(),
         tools: Tool::ALL.to_vec(),
     };
     while let Some(option) = words.next() {
@@ -109,6 +112,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--scale" => arguments.scale = value.parse().map_err(|_| wrong())?,
             "--docs" => arguments.docs = value.parse().map_err(|_| wrong())?,
             "--jobs" => arguments.jobs = value.parse().map_err(|_| wrong())?,
+            "--shared-buffers" => arguments.shared_buffers = value,
             "--only" => {
                 arguments.tools = value
                     .split(',')
@@ -125,9 +129,9 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
 fn run(arguments: &Arguments) -> Result<String, String> {
     say!("building pgferry");
     Profile::Release.build();
-    let source = servers::start(Side::Source, arguments.jobs);
+    let source = servers::start(Side::Source, arguments.jobs, &arguments.shared_buffers);
     let set = reference::load(&source, arguments.scale, arguments.docs);
-    let destination = servers::start(Side::Destination, arguments.jobs);
+    let destination = servers::start(Side::Destination, arguments.jobs, &arguments.shared_buffers);
     for side in [&source, &destination] {
         servers::add_pglogical(side);
     }
