@@ -23,6 +23,7 @@ mod pglogical_copy;
 mod privileges;
 mod schema;
 mod settled;
+mod strays;
 mod traffic_hooks;
 mod traffic_pgbouncer;
 mod unlogged;

@@ -27,7 +27,8 @@ pub struct Operation {
     /// Why it did not succeed; null otherwise.
     pub problem: Option<Problem>,
     /// What `finish` or `abandon` left behind, on purpose or for want of a privilege: the subject
-    /// is the object, the hint the statement that removes it. Left out of the JSON when empty.
+    /// is the object, the hint the statement that removes it; and who wrote on the closed side behind the
+    /// line of a switchover. Left out of the JSON when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remains: Vec<Finding>,
 }

@@ -5,6 +5,7 @@
 
 mod foretold;
 mod repairing;
+mod straying;
 mod verifying;
 mod writing;
 
@@ -158,6 +159,9 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
         self.world = self.look().await;
         self.remember_unconfirmed();
         self.keep_up().await?;
+        if self.keep_strays().await? {
+            return Ok(Turn::Progressed);
+        }
         self.keep_repairing().await?;
         if self.keep_verifying().await? || self.verify_in_background().await? {
             return Ok(Turn::Progressed);

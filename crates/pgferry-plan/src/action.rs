@@ -10,6 +10,7 @@ use crate::journal::Intent;
 use crate::lsn::Lsn;
 use crate::name::{RoleName, SequenceName, TableName};
 use crate::side::{Direction, Side};
+use crate::strays::Writer;
 use crate::world::{FenceView, NodeRecord};
 
 /// One idempotent change of one node, or the start of one background job.
@@ -42,6 +43,13 @@ pub enum Action {
         side: Side,
         /// Which.
         sessions: Vec<SessionId>,
+    },
+    /// Start the job that counts what strays left and compares their tables on both sides.
+    CompareStrays {
+        /// The side whose rows count as right.
+        active: Side,
+        /// Which.
+        strays: Vec<Writer>,
     },
     /// Register the database with pglogical.
     CreateNode {
@@ -307,6 +315,7 @@ impl Action {
             },
             Action::Fence { side, .. } => Intent::Fence { side: *side },
             Action::EndSessions { .. }
+            | Action::CompareStrays { .. }
             | Action::EndReader { .. }
             | Action::WakeSubscription { .. }
             | Action::Repair { .. }

@@ -35,6 +35,7 @@ use crate::seen::Seen;
 use crate::sequences;
 use crate::side::{Direction, Side};
 use crate::steps::Step;
+use crate::strays;
 use crate::traffic::TrafficPolicy;
 use crate::world::{JobView, NodeState, World};
 
@@ -225,12 +226,12 @@ pub fn out_of_time(facts: &Facts, world: &World, policy: &Policy) -> Option<Bloc
 }
 
 /// What a person should know of while a migration rests: a side that is lost, clients that are held or
-/// led astray and cannot be put right, a stream that does not run.
+/// led astray and cannot be put right, a stream that does not run, writes that stand on the closed side.
 #[must_use]
 pub fn ailing(facts: &Facts, world: &World) -> Option<Blocker> {
     traffic::ailing(world).or_else(|| left_closed(facts, world)).or_else(|| match facts.lost {
         Some(lost) => Some(crate::verdict::side_lost(facts, lost)),
-        None => stream_down(world),
+        None => stream_down(world).or_else(|| strays::ailing(facts, world)),
     })
 }
 

@@ -13,6 +13,7 @@ use crate::journal::{Entry, Event, Evidence, Intent, OperationState, Verb};
 use crate::lsn::Lsn;
 use crate::side::{Kind, Side};
 use crate::steps::{Part, Phase, Step};
+use crate::strays::Stray;
 use crate::verify::Verified;
 
 /// Everything that is known from the journal.
@@ -56,6 +57,8 @@ pub struct Facts {
     pub verification: Option<Verified>,
     /// The repair that runs with a verification.
     pub repair: Option<Repairing>,
+    /// Transactions that wrote on a closed side, oldest first: all that are not over, and the last that are.
+    pub strays: Vec<Stray>,
     /// What the end had to leave.
     pub leftovers: Vec<Blocker>,
 }
@@ -209,6 +212,7 @@ impl Default for Facts {
             last_switchover: None,
             verification: None,
             repair: None,
+            strays: Vec::new(),
             leftovers: Vec::new(),
         }
     }
@@ -399,6 +403,9 @@ fn event_name(event: &Event) -> &'static str {
         Event::RepairIntended { .. } => "repair_intended",
         Event::Repaired { .. } => "repaired",
         Event::Verified { .. } => "verified",
+        Event::StrayFound { .. } => "stray_found",
+        Event::StrayEnded { .. } => "stray_ended",
+        Event::StrayCompared { .. } => "stray_compared",
         Event::OperationEnded { .. } => "operation_ended",
     }
 }

@@ -10,6 +10,7 @@ use crate::finding::Blocker;
 use crate::lsn::Lsn;
 use crate::side::{Direction, Kind, Side};
 use crate::steps::Step;
+use crate::strays::{Fate, StrayTable, Writer};
 use crate::verify::Verified;
 
 /// One row of the journal.
@@ -191,6 +192,31 @@ pub enum Event {
     Verified {
         /// What it came to.
         verified: Verified,
+    },
+    /// A transaction of a fenced role was seen to write on a closed side, or in more of its tables than
+    /// before. Its session is about to be ended.
+    StrayFound {
+        /// It.
+        #[serde(flatten)]
+        writer: Writer,
+    },
+    /// Its server says what became of it.
+    StrayEnded {
+        /// Where.
+        side: Side,
+        /// Which transaction.
+        xid: u64,
+        /// What.
+        fate: Fate,
+    },
+    /// What it left was counted, and its tables were compared on both sides.
+    StrayCompared {
+        /// Where.
+        side: Side,
+        /// Which transaction.
+        xid: u64,
+        /// By table.
+        tables: Vec<StrayTable>,
     },
     /// An operation ended.
     OperationEnded {

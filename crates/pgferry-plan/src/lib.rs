@@ -26,6 +26,7 @@ pub mod seen;
 pub mod sequences;
 pub mod side;
 pub mod steps;
+pub mod strays;
 pub mod traffic;
 pub mod verdict;
 pub mod verify;

@@ -445,4 +445,4 @@ pub fn in_words(age: Duration) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -16,6 +16,7 @@ use crate::lsn::Lsn;
 use crate::name::{RoleName, SequenceName, TableName};
 use crate::seen::Seen;
 use crate::side::{Direction, Side};
+use crate::strays::{ComparisonView, Fate, Writer};
 use crate::traffic::TrafficView;
 use crate::verify::VerifyView;
 use crate::verify::background::{BackgroundView, Written};
@@ -66,6 +67,8 @@ pub struct World {
     pub written: Seen<Written>,
     /// Rows that the verification is to copy again, while it is asked to.
     pub repairs: Seen<Vec<RepairView>>,
+    /// The comparison of what strays left; Absent when none was begun by this process.
+    pub stray_comparison: Seen<ComparisonView>,
     /// What is left that was not there before, with the statement that removes it.
     pub leftovers: Seen<Vec<Blocker>>,
     /// The journal itself.
@@ -124,6 +127,10 @@ pub struct NodeView {
     pub to_replicate: Seen<Vec<SetAddition>>,
     /// Roles, sessions and prepared transactions, as far as a fence needs them.
     pub fence: Seen<FenceView>,
+    /// Transactions of fenced roles that write there, where it is the side to be watched for them.
+    pub strays: Seen<Vec<Writer>>,
+    /// What became of strays that were written down, by their transaction; those that go on are left out.
+    pub fates: Seen<Vec<(u64, Fate)>>,
     /// The markers' rows.
     pub marker: Seen<MarkerView>,
     /// Every sequence in scope.

@@ -34,6 +34,10 @@ impl PgCluster {
             Action::EndSessions { side, sessions } => {
                 self.node(*side).mutate(guard, &statements::end_sessions(sessions)).await
             }
+            Action::CompareStrays { active, strays } => {
+                self.compare_strays(*active, strays, facts.epoch);
+                Ok(())
+            }
             Action::CreateNode { side } => {
                 let conninfo = self.own_conninfo(*side);
                 let sql = statements::create_node(&name.node(*side), conninfo.expose());

@@ -14,6 +14,7 @@ pub(crate) mod native;
 pub(crate) mod node;
 pub(crate) mod peers;
 pub(crate) mod sequences;
+mod strays;
 pub(crate) mod streams;
 pub(crate) mod tables;
 pub(crate) mod uncarried;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use pgferry_plan::journal::Intent;
+use pgferry_plan::strays::watched;
 use pgferry_plan::world::{FenceView, NodeRecord, NodeState, NodeView};
 use pgferry_plan::{Course, Direction, Facts, Seen, Side, Step, World};
 
@@ -40,6 +42,7 @@ impl PgCluster {
         world.verification = self.verification_view();
         world.background = self.background_view();
         world.repairs = Seen::Present(self.verifier.repairs.views());
+        world.stray_comparison = self.stray_comparison();
         world.lag = Seen::Present(self.lag());
         match (&facts.course, facts.step()) {
             (Course::Switchover(switchover), Some(_)) if switchover.unwinding.is_some() => {
@@ -54,6 +57,9 @@ impl PgCluster {
                 Box::pin(self.look_for(Step::CheckVerdict, facts, &mut world)).await
             }
             (_, None) => {}
+        }
+        if watched(facts).is_some() {
+            self.see_fates(facts, &mut world).await;
         }
         world
     }
@@ -172,8 +178,8 @@ impl PgCluster {
                 (*world.node_mut(from), *world.node_mut(to)) = (of_from.0, of_to.0);
             }
             Step::Confirm => {
-                let both = Wants { fence: true, marker: true, ..RECORD };
-                self.see(world, both, both).await;
+                let of_to = Wants { fence: true, marker: true, ..RECORD };
+                self.see_pair(world, from, Wants { strays: true, ..of_to }, of_to).await;
             }
             Step::CutStream => self.see_subscription(world, Direction::leaving(from)).await,
             Step::RaiseSequences => {
@@ -246,8 +252,9 @@ impl PgCluster {
     }
 
     async fn see_all_for_verdict(&self, facts: &Facts, world: &mut World) {
-        let both = Wants { sequences: true, ..RECORD };
-        self.see_within(NODE_LOOK_TIME_AT_REST, world, both, both).await;
+        let of = |side| Wants { sequences: true, strays: watched(facts) == Some(side), ..RECORD };
+        let (source, destination) = (of(Side::Source), of(Side::Destination));
+        self.see_within(NODE_LOOK_TIME_AT_REST, world, source, destination).await;
         for direction in Direction::BOTH {
             self.see_stream(world, direction).await;
         }
@@ -333,6 +340,7 @@ impl PgCluster {
                 let reason = error.to_string();
                 view.record = Seen::Unknown(reason.clone());
                 view.fence = Seen::Unknown(reason.clone());
+                view.strays = Seen::Unknown(reason.clone());
                 view.marker = Seen::Unknown(reason.clone());
                 view.sequences = Seen::Unknown(reason);
                 return (view, Catalogs::default());
@@ -342,10 +350,11 @@ impl PgCluster {
             // Or a statement that this connection has yet to prepare would overtake another.
             fence::prepare(&client).await;
         }
-        let (record, fence, marker, sequences, roles, fingerprint) = tokio::join!(
+        let (record, fence, strays, marker, sequences, roles, fingerprint) = tokio::join!(
             biased;
             node::record_by(&client),
             wanted(wants.fence, self.fence_by(side, &client)),
+            wanted(wants.strays, strays::writers_by(side, &client)),
             wanted(wants.marker, node::marker_by(side, &client)),
             wanted(wants.sequences, async {
                 sequences::sequences_by(&client, &self.rules).await.map(Some)
@@ -355,6 +364,7 @@ impl PgCluster {
         );
         view.record = Seen::from_look(record);
         view.fence = fence::of_this_record(fence, &view.record);
+        view.strays = strays;
         view.marker = marker;
         view.sequences = sequences;
         let catalogs = Catalogs {
@@ -400,6 +410,8 @@ const NODE_LOOK_TIME_AT_REST: Duration = Duration::from_secs(8);
 #[derive(Clone, Copy, Default)]
 struct Wants {
     fence: bool,
+    /// Who writes there although it is closed.
+    strays: bool,
     marker: bool,
     sequences: bool,
     /// Whether the roles that were read before the stall are still all.
@@ -416,10 +428,16 @@ struct Catalogs {
     roles: Option<StillKnown>,
 }
 
-const RECORD: Wants =
-    Wants { fence: false, marker: false, sequences: false, roles: false, fingerprint: false };
+const RECORD: Wants = Wants {
+    fence: false,
+    strays: false,
+    marker: false,
+    sequences: false,
+    roles: false,
+    fingerprint: false,
+};
 const EVERYTHING: Wants =
-    Wants { fence: true, marker: true, sequences: true, roles: true, fingerprint: true };
+    Wants { fence: true, marker: true, sequences: true, roles: true, fingerprint: true, ..RECORD };
 const FENCE: Wants = Wants { fence: true, ..RECORD };
 const MARKER: Wants = Wants { marker: true, ..RECORD };
 

@@ -16,6 +16,7 @@ mod rows;
 mod run;
 mod shown;
 mod sql;
+mod strays;
 mod written;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -114,6 +115,7 @@ pub(crate) struct Verifier {
     pub(crate) repairs: Repairs,
     rounds: background::Rounds,
     writes: written::Writes,
+    strays: strays::Strays,
 }
 
 #[derive(Debug, Default)]
@@ -261,6 +263,7 @@ impl PgCluster {
 impl Inner {
     /// Gives up the verification that runs; returns when nothing of it is at work.
     pub(crate) async fn stop_verification(&self) {
+        self.stop_comparing_strays().await;
         let Some(mut running) = self.verifier.take_in().running.take() else { return };
         running.cancel.cancel();
         if tokio::time::timeout(STOPPING, &mut running.handle).await.is_err() {
@@ -311,12 +314,16 @@ impl Verifier {
                 return state;
             }
             state.failures = if result.is_ok() { 0 } else { state.failures.saturating_add(1) };
-            let doubled = FIRST_PAUSE.saturating_mul(1 << state.failures.saturating_sub(1).min(6));
-            let retry_at = Timestamp::now() + doubled.min(LONGEST_PAUSE);
+            let retry_at = Timestamp::now() + retry_after(state.failures);
             state.ended = Some(Ended { run, result, retry_at });
         }
         state
     }
+}
+
+/// The pause after so many failures in a row.
+fn retry_after(failures: u32) -> SignedDuration {
+    FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(6)).min(LONGEST_PAUSE)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,5 +1,6 @@
 //! The verification beside a migration at rest: begun, noted, and given up for what goes before it.
 
+use pgferry_plan::strays::ComparisonView;
 use pgferry_plan::verify::background::{InBackground, in_background};
 use pgferry_plan::verify::{AtRest, VerifyView, at_rest};
 use pgferry_plan::{Action, Course, Seen, World};
@@ -73,5 +74,6 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
 /// Whether a look saw a verification at work, whoever asked for it.
 pub(super) fn verifies(world: &World) -> bool {
     matches!(world.verification, Seen::Present(VerifyView::Running { .. }))
+        || world.stray_comparison == Seen::Present(ComparisonView::Running)
         || world.background.present().is_some_and(|view| view.running.is_some())
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
 use pgferry_plan::lag::{LagReport, StreamStatus};
+use pgferry_plan::strays::{Fate, Writer};
 use pgferry_plan::traffic::{PoolerState, PoolerView, TrafficView};
 use pgferry_plan::world::{
     FenceView, MarkerView, NodeRecord, NodeState, SequenceView, SessionView, SlotView,
@@ -47,6 +48,14 @@ pub(super) struct Model {
     next_row: u64,
     next_pid: i32,
     pub(super) looks: u64,
+    pub(super) strays: Vec<Stray>,
+}
+
+/// A transaction that passes the fence right behind the line, and goes on until it is ended.
+#[derive(Clone, Debug)]
+pub(super) struct Stray {
+    writer: Writer,
+    pub(super) goes_on: bool,
 }
 
 /// Looks that a change is under way: more than a switchover would need if it did not wait.
@@ -88,6 +97,7 @@ impl Model {
             next_row: 1,
             next_pid: 1,
             looks: 0,
+            strays: Vec::new(),
         }
     }
 
@@ -260,6 +270,9 @@ impl Model {
                 for session in sessions {
                     node.sessions.remove(&session.pid);
                 }
+                for stray in self.strays.iter_mut().filter(|stray| stray.writer.side == *side) {
+                    stray.goes_on &= !sessions.iter().any(|it| it.pid == stray.writer.pid);
+                }
             }
             Action::WriteMarker { side, token } => {
                 let node = self.node(*side);
@@ -282,6 +295,7 @@ impl Model {
                 guard(node, Some(*revision))?;
                 node.state = NodeState::Yielded;
                 node.revision += 1;
+                self.stray_on(*side);
             }
             Action::Open { side, revision } => {
                 let pid = self.next_pid;
@@ -313,6 +327,12 @@ impl Model {
                 revision: node.revision,
             });
             view.fence = Seen::Present(self.fence_view(side));
+            let own = self.strays.iter().filter(|stray| stray.writer.side == side);
+            let (go_on, over): (Vec<_>, Vec<_>) = own.partition(|stray| stray.goes_on);
+            let xid = |stray: &Stray| (stray.writer.xid, Fate::RolledBack);
+            view.fates = Seen::Present(over.into_iter().map(xid).collect());
+            view.strays =
+                Seen::Present(go_on.into_iter().map(|stray| stray.writer.clone()).collect());
             view.marker = Seen::Present(MarkerView {
                 own: node.markers[side as usize],
                 other: node.markers[side.other() as usize],
@@ -349,6 +369,15 @@ impl Model {
         world.drift = Seen::Present(Vec::<Blocker>::new());
         world.job = Seen::Absent;
         world
+    }
+
+    fn stray_on(&mut self, side: Side) {
+        let xid = self.strays.len() as u64 + 1;
+        let pid = self.next_pid;
+        self.next_pid += 1;
+        let role = "app".to_owned();
+        let writer = Writer { side, role, pid, started_us: 0, xid, tables: Vec::new() };
+        self.strays.push(Stray { writer, goes_on: true });
     }
 
     fn fence_view(&self, side: Side) -> FenceView {

@@ -146,6 +146,18 @@ impl Daemon {
         self.stage.scene().model.check_traffic(active);
     }
 
+    /// Whoever passed the fence was written down once, ended, and is known to have come to nothing.
+    fn check_strays(&self) {
+        let strays = self.stage.scene().model.strays.clone();
+        assert!(strays.iter().all(|stray| !stray.goes_on), "somebody writes on: {strays:?}");
+        let told = |is: fn(&Event) -> bool| {
+            self.engine.entries().iter().filter(|entry| is(&entry.event)).count()
+        };
+        let found = told(|event| matches!(event, Event::StrayFound { .. }));
+        let ended = told(|event| matches!(event, Event::StrayEnded { .. }));
+        assert_eq!([found, ended], [strays.len(); 2]);
+    }
+
     async fn switch(&mut self, kind: Kind) -> OperationState {
         self.ask(Verb::of_switchover(kind)).await;
         self.run_to_rest().await;
@@ -154,6 +166,7 @@ impl Daemon {
         let active = self.engine.facts().active;
         assert_eq!(active == kind.to(), report.outcome == OperationState::Succeeded);
         self.stage.scene().model.check_at_rest(active);
+        self.check_strays();
         report.outcome
     }
 }

@@ -16,6 +16,7 @@ use crate::seen::Seen;
 use crate::sequences;
 use crate::side::{Direction, Side};
 use crate::steps::Step;
+use crate::strays;
 use crate::verdict::verdict;
 use crate::world::{NodeRecord, NodeState, World};
 
@@ -185,18 +186,20 @@ pub(super) fn confirm(facts: &Facts, world: &World) -> Decision {
         ));
     }
     let fenced = look!(world.node(from).fence, "the fence");
-    if !fenced.writers.is_empty() {
-        return Decision::Act(Action::EndSessions {
-            side: from,
-            sessions: fenced.writers.iter().map(|writer| writer.id.clone()).collect(),
-        });
-    }
+    let writers = look!(world.node(from).strays, "who writes behind the line");
     if fenced.prepared > 0 {
         // No session is left to be ended for it, and its COMMIT passes the fence at any later time.
         return blocked(prepared_on_yielded(from, fenced.prepared));
     }
     if let Some(left) = fence::left_closed(to, opened) {
         return left;
+    }
+    // Written down and ended beside the steps, as at rest.
+    let strays = strays::open(facts, from).count().max(writers.len());
+    if strays > 0 {
+        return Decision::Wait(format!(
+            "{strays} sessions that write on the {from} are being ended"
+        ));
     }
     await_marker(facts, world, to).unwrap_or_else(done)
 }

@@ -16,6 +16,7 @@ use crate::name::TableName;
 use crate::seen::Seen;
 use crate::side::{Kind, Side};
 use crate::steps::STEPS;
+use crate::strays::Writer;
 use crate::world::{
     CopyView, FenceView, MarkerView, NativeCopyView, NodeRecord, NodeState, SchemaView,
     SessionView, SlotView, SubscriptionView,
@@ -147,20 +148,38 @@ fn a_side_is_not_confirmed_while_a_role_may_not_log_in_there() {
 }
 
 #[test]
-fn a_writer_behind_the_line_is_ended_and_what_one_prepared_is_told() {
-    let facts = at(Step::Confirm);
+fn a_switchover_is_not_confirmed_while_somebody_writes_or_has_prepared_behind_the_line() {
+    let mut facts = at(Step::Confirm);
     let mut world = fenced_world();
     world.source.record = record(Side::Source, NodeState::Yielded);
     world.destination.record = record(Side::Destination, NodeState::Open);
-    let mut fence =
-        FenceView { writers: vec![session(false)], prepared: 1, ..FenceView::default() };
-    world.source.fence = Seen::Present(fence.clone());
-    assert!(matches!(
-        decide(&facts, &world, &policy()),
-        Decision::Act(Action::EndSessions { side: Side::Source, .. })
-    ));
-    fence.writers.clear();
-    world.source.fence = Seen::Present(fence);
+    let marker = MarkerView { own: 5, other: 5, own_came_back: false };
+    (world.source.marker, world.destination.marker) =
+        (Seen::Present(marker.clone()), Seen::Present(marker));
+    facts.intents = vec![Intent::WriteMarker { side: Side::Destination, token: 5 }];
+    let confirmed = |facts: &Facts, world: &World| match decide(facts, world, &policy()) {
+        Decision::Done(_) => true,
+        Decision::Wait(_) => false,
+        other => panic!("{other:?}"),
+    };
+    assert!(!confirmed(&facts, &world), "who writes was not seen");
+    let writer = Writer {
+        side: Side::Source,
+        role: "app".to_owned(),
+        pid: 42,
+        started_us: 1,
+        xid: 7,
+        tables: Vec::new(),
+    };
+    world.source.strays = Seen::Present(vec![writer.clone()]);
+    assert!(!confirmed(&facts, &world), "somebody writes");
+    world.source.strays = Seen::Present(Vec::new());
+    assert!(confirmed(&facts, &world));
+    let seq = facts.next_seq;
+    let event = Event::StrayFound { writer };
+    facts.fold(&Entry { seq, at: Timestamp::UNIX_EPOCH, epoch: 1, event }).unwrap();
+    assert!(!confirmed(&facts, &world), "how it ended is not known");
+    world.source.fence = Seen::Present(FenceView { prepared: 1, ..FenceView::default() });
     let Decision::Blocked(blockers) = decide(&facts, &world, &policy()) else {
         panic!("its COMMIT would write on the closed side");
     };

@@ -10,6 +10,7 @@ use crate::finding::Blocker;
 use crate::journal::{Entry, Event, Evidence, Intent, OperationState, Verb};
 use crate::side::Side;
 use crate::steps::{LINE, Phase, Step};
+use crate::strays;
 use crate::verify::Verified;
 
 impl Facts {
@@ -90,8 +91,17 @@ impl Facts {
                     }
                 } else if asked_for != Some(verified.run) {
                     return Err("no such verification runs");
+                } else {
+                    strays::fold::answered(self, verified);
                 }
                 self.verification = Some(verified.clone());
+            }
+            Event::StrayFound { writer } => strays::fold::found(self, writer, entry.at)?,
+            Event::StrayEnded { side, xid, fate } => {
+                strays::fold::ended(self, *side, *xid, *fate)?;
+            }
+            Event::StrayCompared { side, xid, tables } => {
+                strays::fold::compared(self, *side, *xid, tables)?;
             }
             Event::OperationEnded { operation, state, problem, blockers } => {
                 self.ended(*operation, *state, problem, blockers, entry.at)?;

@@ -29,7 +29,7 @@ pub(super) fn policy() -> Policy {
     }
 }
 
-pub(super) fn verified(mismatched_rows: u64) -> Verified {
+pub(crate) fn verified(mismatched_rows: u64) -> Verified {
     Verified {
         run: RUN,
         background: false,

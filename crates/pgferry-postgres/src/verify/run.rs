@@ -3,6 +3,7 @@
 //! Tables are cut, the ranges compared by a few workers, largest first, and what each came to is
 //! written down on the way. An error that may pass is tried again from there.
 
+mod alone;
 mod planning;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -17,6 +18,7 @@ use pgferry_plan::{Blocker, Side, TableName};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub(super) use self::alone::Alone;
 use self::planning::pairs;
 use super::background::{self, Gently};
 use super::compare::{Compared, MOST_LOCATED, Worker};
@@ -152,7 +154,7 @@ impl Run {
         limit.into_iter().chain(self.gently.map(|gently| gently.bytes_per_second)).min()
     }
 
-    async fn unless_stopped<T>(
+    pub(super) async fn unless_stopped<T>(
         &self,
         work: impl Future<Output = Result<T, VerifyError>>,
     ) -> Result<T, VerifyError> {
@@ -208,31 +210,13 @@ impl Run {
         loop {
             let Some(part) = lock(shared).next() else { return Ok(()) };
             let Some(table) = tables.get(&part.name) else { continue };
-            let name = part.name.to_string();
             let bytes = self.gently.map_or(part.bytes, |_| Gently::charge(part.bytes));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(VerifyError::Stopped),
                 () = pace.keep(bytes) => {}
             }
-            let comparing = worker.compare(table, &name, &part.bounds);
-            let compared = tokio::select! {
-                biased;
-                // Its statement would otherwise go on on the server, while writes are held.
-                () = stop.cancelled() => {
-                    worker.cancel_statements().await;
-                    return Err(VerifyError::Stopped);
-                }
-                compared = comparing => compared,
-            };
-            let compared = match compared {
-                Ok(compared) => compared,
-                Err(error) if self.is_gone(&error, table).await? => {
-                    tracing::info!(table = %part.name, "the table is gone, and not compared");
-                    Compared::default()
-                }
-                Err(error) => return Err(error),
-            };
+            let compared = self.compared(&worker, table, &part, stop).await?;
             let done = lock(shared).take_in(&part, &compared);
             {
                 let mut figures = lock(&self.figures);
@@ -245,9 +229,39 @@ impl Run {
         }
     }
 
+    async fn compared(
+        &self,
+        worker: &Worker<'_>,
+        table: &TableSql,
+        part: &Part,
+        stop: &CancellationToken,
+    ) -> Result<Compared, VerifyError> {
+        let name = part.name.to_string();
+        let compared = tokio::select! {
+            biased;
+            // Its statement would otherwise go on on the server, while writes are held.
+            () = stop.cancelled() => {
+                worker.cancel_statements().await;
+                return Err(VerifyError::Stopped);
+            }
+            compared = worker.compare(table, &name, &part.bounds) => compared,
+        };
+        match compared {
+            Err(error) if self.is_gone(&error, table).await? => {
+                tracing::info!(table = name, "the table is gone, and not compared");
+                Ok(Compared::default())
+            }
+            compared => compared,
+        }
+    }
+
     /// Whether an error says that the table is not there, and it is not. A function or a type that is
     /// missing has the same class of errors, and says nothing of the table.
-    async fn is_gone(&self, error: &VerifyError, table: &TableSql) -> Result<bool, VerifyError> {
+    pub(super) async fn is_gone(
+        &self,
+        error: &VerifyError,
+        table: &TableSql,
+    ) -> Result<bool, VerifyError> {
         let Some(side) = error.not_found_on() else { return Ok(false) };
         let node = self.cluster.node(side);
         let client = node.client().await.map_err(|error| node.fault(&error))?;

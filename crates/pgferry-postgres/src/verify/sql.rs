@@ -185,6 +185,24 @@ impl TableSql {
         )
     }
 
+    /// The names of its key's columns.
+    pub(super) fn key_names(&self) -> impl Iterator<Item = &String> {
+        self.key_columns().iter().map(|column| &column.name)
+    }
+
+    /// Rows that are as one transaction wrote them: how many, and the keys of some. Its id, and the time
+    /// of its commit where the server keeps that, are the parameters.
+    pub(super) fn written_by(&self, named: u32) -> String {
+        format!(
+            "SELECT count(*) OVER (), {} FROM ONLY {} AS t WHERE t.xmin = $1::text::xid \
+             OR CASE WHEN $2::text IS NOT NULL AND age(t.xmin) <= age($1::text::xid) \
+                THEN pg_catalog.pg_xact_commit_timestamp(t.xmin) = $2::text::timestamptz \
+                ELSE false END LIMIT {named}",
+            self.key(),
+            self.table
+        )
+    }
+
     /// The columns that a row is written with.
     pub(super) fn written(&self) -> impl Iterator<Item = &ColumnView> {
         self.written.iter()

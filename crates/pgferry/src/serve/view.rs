@@ -10,6 +10,7 @@ use pgferry_engine::{Condition, ConditionKind};
 use pgferry_monitor::{NodeReach, NodesReport};
 use pgferry_plan::facts::Operation;
 use pgferry_plan::journal::Evidence;
+use pgferry_plan::strays::of_operation;
 use pgferry_plan::verify::background::{latest, told_of};
 use pgferry_plan::verify::{self, Verified};
 use pgferry_plan::{
@@ -222,8 +223,8 @@ fn tenths(ms: f64) -> f64 {
     (ms * 10.0).round() / 10.0
 }
 
-/// An operation in the API's words. Finish and abandon also say what stays, on purpose or not, and a
-/// forced switchover what it could not lead over.
+/// An operation in the API's words. Finish and abandon also say what stays, on purpose or not, a forced
+/// switchover what it could not lead over, and any switchover who wrote behind its line.
 pub(super) fn operation_view(
     name: &MigrationName,
     operation: &Operation,
@@ -244,7 +245,13 @@ pub(super) fn operation_view(
             api::Problem::new(409, &problem.code, &problem.message, &problem.hint)
                 .with_blockers(operation.blockers.clone())
         }),
-        remains: if leaves { facts.leftovers.iter().map(remains).collect() } else { Vec::new() },
+        remains: facts
+            .leftovers
+            .iter()
+            .filter(|_| leaves)
+            .chain(&of_operation(facts, operation.id))
+            .map(remains)
+            .collect(),
     }
 }
 

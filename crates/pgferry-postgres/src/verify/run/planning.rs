@@ -112,7 +112,7 @@ impl Run {
         })
     }
 
-    async fn cut(
+    pub(super) async fn cut(
         &self,
         worker: &Worker<'_>,
         view: &TableView,

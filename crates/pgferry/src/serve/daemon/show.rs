@@ -263,6 +263,9 @@ impl Daemon {
                 | Event::RepairIntended { .. }
                 | Event::Repaired { .. }
                 | Event::Verified { .. }
+                | Event::StrayFound { .. }
+                | Event::StrayEnded { .. }
+                | Event::StrayCompared { .. }
                 | Event::OperationEnded { .. } => {}
             }
         }
