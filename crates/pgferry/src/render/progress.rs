@@ -105,16 +105,15 @@ mod tests {
     #[test]
     fn a_verification_is_told_while_it_runs() {
         let ready = sample::ready();
-        let ended = ready.verification.clone();
-        let running = ended.map(|ended| pgferry_api::Verification {
-            state: "running".to_owned(),
-            tables_total: Some(20),
-            seconds_left: Some(9),
-            ..ended
+        let running = serde_json::json!({
+            "state": "running", "finished_at": null, "tables": 11, "tables_total": 20, "rows": 15_607,
+            "mismatched_rows": 0, "seconds_left": 9
         });
+        let running = serde_json::from_value(running).unwrap();
         let shown = line(&Migration { verification: running, ..ready.clone() }, None);
         assert!(shown.contains(" · verification running: "), "{shown}");
-        assert!(shown.contains("of 20 tables") && shown.contains("9.0 s left"), "{shown}");
+        assert!(shown.contains("in 11 of 20 tables, 0 differ, 9"), "{shown}");
+        assert!(shown.contains(" left · blocked: "), "{shown}");
         assert!(!line(&ready, None).contains("verification"));
     }
 
