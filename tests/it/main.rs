@@ -15,6 +15,8 @@ mod existing_schema;
 mod forced;
 mod harness;
 mod large_objects;
+mod lifting;
+mod lopsided;
 mod majors;
 mod no_login;
 mod pglogical_copy;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use pgferry_plan::Side;
-use pgferry_tests::daemon::PHASE_DEADLINE;
-use pgferry_tests::{Daemon, Ledger, Pair, content, eventually};
-use serde_json::json;
+use pgferry_tests::daemon::{AtFailpoint, PHASE_DEADLINE};
+use pgferry_tests::{Answer, Daemon, Ledger, Pair, content, eventually};
+use serde_json::{Value, json};
 
 /// Writers, streams and a restarted daemon all come to rest well within this.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
@@ -38,6 +38,33 @@ pub(crate) fn wait_for_verdict(daemon: &Daemon) {
         let verdict = daemon.try_get("/v1/migrations/shop/verdict")?.body;
         if verdict["go"] == true { Ok(()) } else { Err(verdict.to_string()) }
     });
+}
+
+/// Waits until the verdict has a blocker of this code, and returns it.
+pub(crate) fn wait_for_blocker(daemon: &Daemon, code: &str) -> Value {
+    eventually(&format!("{code} in the verdict"), PHASE_DEADLINE, || {
+        let verdict = daemon.try_get("/v1/migrations/shop/verdict")?.body;
+        let blockers = verdict["blockers"].as_array().cloned().unwrap_or_default();
+        blockers.into_iter().find(|told| told["code"] == code).ok_or_else(|| verdict.to_string())
+    })
+}
+
+/// Orders a switchover and waits until it holds at a failpoint.
+pub(crate) fn hold_at(daemon: &Daemon, verb: &str, point: &str) -> Answer {
+    daemon.failpoint().arm(point, AtFailpoint::Hold);
+    let order = daemon.order(verb);
+    assert_eq!(order.status, 202, "{order:?}");
+    daemon.failpoint().wait_until_reached(SOON);
+    order
+}
+
+/// Whether new sessions of a role are read-only in the pair's database.
+pub(crate) fn is_read_only(pair: &Pair, side: Side, role: &str) -> bool {
+    let found = pair.admin(side).number(&format!(
+        "SELECT count(*) FROM pg_db_role_setting WHERE setrole = '{role}'::regrole \
+         AND 'default_transaction_read_only=on' = ANY (setconfig)"
+    ));
+    found == 1
 }
 
 /// Gives an order that may end the daemon before it has answered; a refusal fails the test.

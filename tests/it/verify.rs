@@ -12,6 +12,7 @@ mod gate;
 mod index;
 mod repair;
 mod row_security;
+mod shown;
 mod types;
 mod under_way;
 

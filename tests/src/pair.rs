@@ -152,19 +152,27 @@ impl Pair {
 
     /// A session of the application's role on one side, as a client that knows one host only.
     pub fn app_on(&self, side: Side) -> Result<Session, tokio_postgres::Error> {
+        self.login_on(side, "app", APP_PASSWORD)
+    }
+
+    /// The same of any role.
+    pub fn login_on(
+        &self,
+        side: Side,
+        role: &str,
+        password: &str,
+    ) -> Result<Session, tokio_postgres::Error> {
         let mut config = Config::new();
         config.host("127.0.0.1").port(self.cluster(side).port());
-        config.dbname(DATABASE).user("app").password(APP_PASSWORD);
+        config.dbname(DATABASE).user(role).password(password);
         Session::connect(&config)
     }
 
     /// A session of pgferry's own role on one side, to see what that role may do. Without TLS.
     #[must_use]
     pub fn pgferry_on(&self, side: Side) -> Session {
-        let mut config = Config::new();
-        config.host("127.0.0.1").port(self.cluster(side).port());
-        config.dbname(DATABASE).user("pgferry").password(PGFERRY_PASSWORD);
-        Session::connect(&config).unwrap_or_else(|e| panic!("pgferry on the {side}: {e}"))
+        self.login_on(side, "pgferry", PGFERRY_PASSWORD)
+            .unwrap_or_else(|e| panic!("pgferry on the {side}: {e}"))
     }
 
     /// Whether the application's role can write on a side, tried for real in a transaction that

@@ -197,7 +197,8 @@ pub enum Action {
         /// The record's revision that was seen.
         revision: i64,
     },
-    /// Restore every fenced role's setting and say so in the record; one transaction.
+    /// Restore the setting of every fenced role that can be altered, and say so in the record; one
+    /// transaction.
     Open {
         /// Where.
         side: Side,

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub(crate) use fence::cannot_lift;
 pub(crate) use gate::{fence_blockers, stream_blockers};
 pub use stranded::{Stranded, goes_on_with, left_fenced, stranded};
 pub(crate) use traffic::traffic_blockers;
@@ -228,10 +229,18 @@ pub fn out_of_time(facts: &Facts, world: &World, policy: &Policy) -> Option<Bloc
 /// led astray and cannot be put right, a stream that does not run, writes that stand on the closed side.
 #[must_use]
 pub fn ailing(facts: &Facts, world: &World) -> Option<Blocker> {
-    traffic::ailing(world).or_else(|| match facts.lost {
+    traffic::ailing(world).or_else(|| left_closed(facts, world)).or_else(|| match facts.lost {
         Some(lost) => Some(crate::verdict::side_lost(facts, lost)),
         None => stream_down(world).or_else(|| strays::ailing(facts, world)),
     })
+}
+
+/// Roles that the active side is closed to although it is open.
+fn left_closed(facts: &Facts, world: &World) -> Option<Blocker> {
+    let node = world.node(facts.active);
+    let (record, fence) = (node.record.present()?, node.fence.present()?);
+    (record.state == NodeState::Open && !fence.fenced.is_empty())
+        .then(|| fence::not_lifted(facts.active, fence))
 }
 
 fn stream_down(world: &World) -> Option<Blocker> {
@@ -249,9 +258,6 @@ fn stream_down(world: &World) -> Option<Blocker> {
     ))
 }
 
-/// For how long after a change of the record sessions of before are looked for at rest.
-const JUST_CHANGED_MS: u64 = 60_000;
-
 /// What keeps a migration in order beside its steps: nothing that a step depends on, and nothing
 /// that has to be remembered.
 ///
@@ -260,7 +266,7 @@ const JUST_CHANGED_MS: u64 = 60_000;
 /// stay at rest until the rows are copied. A role that may write since the passive side was closed
 /// is closed out too, and its sessions are ended. Its sequences follow the active side's, so that
 /// nothing is far behind should that one be lost. A pooler that holds its clients, or leads them to
-/// the passive side, is put right.
+/// the passive side, is put right. A role that an opening could not lift is lifted.
 #[must_use]
 pub fn upkeep(facts: &Facts, world: &World) -> Vec<Action> {
     let runs = |direction| match (&facts.course, direction) {
@@ -275,9 +281,11 @@ pub fn upkeep(facts: &Facts, world: &World) -> Vec<Action> {
         return returned(facts, world, lost)
             .into_iter()
             .chain(traffic::upkeep(facts, world))
+            .chain(lifted_late(facts, world))
             .collect();
     }
-    let mut actions: Vec<Action> = traffic::upkeep(facts, world).into_iter().collect();
+    let mut actions: Vec<Action> =
+        traffic::upkeep(facts, world).into_iter().chain(lifted_late(facts, world)).collect();
     if let Some(action) = closed_out(facts, world) {
         actions.push(action);
         return actions;
@@ -290,6 +298,30 @@ pub fn upkeep(facts: &Facts, world: &World) -> Vec<Action> {
         Direction::BOTH.into_iter().filter(|direction| runs(*direction) && down(*direction));
     actions.extend(asleep.map(|direction| Action::WakeSubscription { direction }));
     if actions.is_empty() { followed(facts, world).into_iter().collect() } else { actions }
+}
+
+/// A side that is open, and closed to a role that can be altered again. The sessions that it has from
+/// before are ended by the step at hand, and here where none is.
+fn lifted_late(facts: &Facts, world: &World) -> Option<Action> {
+    let side = match &facts.course {
+        Course::AtRest => facts.active,
+        Course::Switchover(switchover) if switchover.unwinding.is_some() => switchover.kind.from(),
+        Course::Switchover(switchover) if switchover.step == Step::Confirm => switchover.kind.to(),
+        Course::Planned
+        | Course::SetUp(_)
+        | Course::Switchover(_)
+        | Course::End { .. }
+        | Course::Ended(_) => return None,
+    };
+    let late = || match fence::left_closed(side, world.node(side).fence.present()?)? {
+        Decision::Act(action) if facts.course == Course::AtRest => Some(action),
+        Decision::Act(_)
+        | Decision::Done(_)
+        | Decision::Wait(_)
+        | Decision::Blocked(_)
+        | Decision::LineCrossed => None,
+    };
+    fence::lift_late(side, world.node(side)).or_else(late)
 }
 
 /// A lost side that is back, and open: the writes that its clients would find acknowledged there are on
@@ -305,18 +337,7 @@ fn returned(facts: &Facts, world: &World, lost: Side) -> Option<Action> {
 /// A passive side that a role may write to again.
 fn closed_out(facts: &Facts, world: &World) -> Option<Action> {
     let side = facts.active.other();
-    let record = world.node(side).record.present()?;
-    let fence = world.node(side).fence.present()?;
-    if facts.course != Course::AtRest || record.state == NodeState::Open {
-        return None;
-    }
-    if !fence.unfenced.is_empty() {
-        return Some(Action::fence(side, record, fence));
-    }
-    // Later ones began under the fence, and may go on reading there.
-    let sessions: Vec<_> = fence.older_sessions.iter().map(|session| session.id.clone()).collect();
-    (!sessions.is_empty() && fence.since_change_ms < JUST_CHANGED_MS)
-        .then_some(Action::EndSessions { side, sessions })
+    (facts.course == Course::AtRest).then(|| fence::close_out(side, world.node(side)))?
 }
 
 /// A passive side whose sequences have fallen behind.

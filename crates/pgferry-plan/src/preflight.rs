@@ -80,6 +80,7 @@ pub fn check(facts: &PreflightFacts) -> Vec<Finding> {
         }
         if facts.policy.native_copy && !facts.policy.progress.schema {
             native_copy(&facts.native, &mut findings);
+            extension::check_native_copy(source, destination, &mut findings);
         }
     }
     findings.sort_by_key(|finding| match finding.severity {

@@ -1,7 +1,8 @@
 //! How far the passive side's sequences have to be set.
 //!
 //! Never back, and past the last value handed out in the direction of the increment: a session
-//! that slipped past the fence may still draw a few.
+//! that slipped past the fence may still draw a few. Of a sequence that cycles the shorter way round
+//! is the way ahead: one that has wrapped is ahead of one that is about to.
 
 use std::collections::HashMap;
 
@@ -67,11 +68,14 @@ fn target(sequence: &SequenceView, headroom: i64) -> Option<i64> {
 }
 
 fn is_behind(passive: &SequenceView, target: i64) -> bool {
-    match passive.last {
-        None => true,
-        Some(last) if passive.increment < 0 => last > target,
-        Some(last) => last < target,
+    let Some(last) = passive.last else { return true };
+    let ahead = (i128::from(target) - i128::from(last)) * i128::from(passive.increment.signum());
+    if passive.cycle {
+        let around = i128::from(passive.max) - i128::from(passive.min) + 1;
+        let ahead = ahead.checked_rem_euclid(around).unwrap_or(ahead);
+        return ahead > 0 && ahead <= around / 2;
     }
+    ahead > 0
 }
 
 /// How many of the passive side's sequences have not reached what the active side has handed out.
@@ -190,6 +194,18 @@ mod tests {
     #[test]
     fn never_goes_back() {
         check(sequence(Some(100), 1), sequence(Some(5000), 1), 1000, None);
+    }
+
+    #[test]
+    fn follows_one_that_has_wrapped() {
+        let cycling = |last, increment| SequenceView { cycle: true, ..sequence(last, increment) };
+        check(cycling(Some(-32_765), 1), cycling(Some(32_760), 1), 1000, Some(-31_765));
+        check(cycling(Some(32_765), -1), cycling(Some(-32_760), -1), 0, Some(32_765));
+        // Ahead by the headroom, also where that is behind the bound already.
+        check(cycling(Some(100), 1), cycling(Some(1100), 1), 1000, None);
+        check(cycling(Some(32_760), 1), cycling(Some(-32_000), 1), 0, None);
+        check(cycling(Some(32_760), 1), cycling(Some(32_700), 1), 1000, Some(32_760));
+        check(cycling(Some(7), 1), cycling(None, 1), 0, Some(7));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! The same list feeds the route, the refusal of a request, the dry run and step `check_verdict`.
 
-use crate::decide::{Policy, fence_blockers, stream_blockers, traffic_blockers};
+use crate::decide::{Policy, cannot_lift, fence_blockers, stream_blockers, traffic_blockers};
 use crate::facts::{Course, Facts};
 use crate::finding::Blocker;
 use crate::seen::Seen;
@@ -42,6 +42,9 @@ pub fn verdict(facts: &Facts, world: &World, policy: &Policy) -> Vec<Blocker> {
             "create each there with the same privileges and password, or name it in fence.exclude_roles",
         ));
     }
+    blockers.extend(
+        world.node(kind.to()).fence.present().and_then(|view| cannot_lift(kind.to(), view)),
+    );
     fence_blockers(kind.from(), world, &mut blockers);
     traffic_blockers(kind.from(), world, &mut blockers);
     blockers.extend(crate::verify::gate(facts, world, policy));

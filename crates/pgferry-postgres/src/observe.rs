@@ -217,13 +217,13 @@ impl PgCluster {
                     world.still_aside = Seen::from_look(self.still_aside().await);
                 }
                 self.see_pglogical_nodes(world).await;
-                let passive = facts.active.other();
-                let of_active = RECORD;
                 let mut seen = World::default();
-                self.see_pair(&mut seen, passive, FENCE, of_active).await;
-                let name = std::mem::take(&mut world.node_mut(passive).pglogical_node);
-                *world.node_mut(passive) = std::mem::take(seen.node_mut(passive));
-                world.node_mut(passive).pglogical_node = name;
+                self.see(&mut seen, FENCE, FENCE).await;
+                for side in Side::BOTH {
+                    let node = seen.node_mut(side);
+                    node.pglogical_node = std::mem::take(&mut world.node_mut(side).pglogical_node);
+                    *world.node_mut(side) = std::mem::take(node);
+                }
             }
             Step::RemovePglogical => {
                 for side in Side::BOTH {

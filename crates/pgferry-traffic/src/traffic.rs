@@ -123,7 +123,11 @@ fn look_for(facts: &Facts) -> Look {
             let opening = facts.intents.iter().any(|i| matches!(i, Intent::Open { .. }));
             let concerned = matches!(
                 switchover.step,
-                Step::PauseTraffic | Step::ResumeTraffic | Step::LeadTraffic | Step::DropStreams
+                Step::PauseTraffic
+                    | Step::ResumeTraffic
+                    | Step::Confirm
+                    | Step::LeadTraffic
+                    | Step::DropStreams
             ) || (switchover.step == Step::OpenOther && opening);
             if concerned { Look::State } else { Look::Nothing }
         }

@@ -138,6 +138,7 @@ fn a_verification_goes_on_where_a_killed_daemon_left_it() {
         let done = admin.number("SELECT count(*) FROM pgferry.verified WHERE outcome IS NOT NULL");
         if done > 0 { Ok(()) } else { Err(done.to_string()) }
     });
+    is_seen_while_it_runs(&daemon);
     daemon.kill();
     let verified = "SELECT string_agg(range_no || ' ' || verified_at, ',' ORDER BY range_no)
         FROM pgferry.verified WHERE outcome IS NOT NULL AND table_name = 'big'";
@@ -158,4 +159,24 @@ fn a_verification_goes_on_where_a_killed_daemon_left_it() {
         let again = daemon.try_get("/v1/migrations/shop/verification")?.body;
         if differences(&again).len() == 1 { Ok(()) } else { Err(again.to_string()) }
     });
+}
+
+/// How far it is and how long it still takes, for a program and for a person.
+fn is_seen_while_it_runs(daemon: &Daemon) {
+    let running = daemon.wait_until("a time that is left", |migration| {
+        migration["verification"]["seconds_left"].is_number()
+    });
+    let seen = &running["verification"];
+    assert_eq!((&seen["state"], &seen["tables_total"]), (&json!("running"), &json!(2)), "{seen}");
+    assert!(seen["finished_at"].is_null() && seen["tables"].as_u64() <= Some(2), "{seen}");
+    assert!(seen["rows"].as_u64().is_some_and(|rows| rows > 0 && rows < 400_000), "{seen}");
+    daemon.wait_until("more rows", |migration| {
+        migration["verification"]["rows"].as_u64() > seen["rows"].as_u64()
+    });
+    for command in ["watch", "status"] {
+        let shown = daemon.command(&[command]);
+        assert!(shown.stdout.contains("running: "), "{shown:?}");
+        assert!(shown.stdout.contains("of 2 tables, "), "{shown:?}");
+        assert!(shown.stdout.contains(" left"), "{shown:?}");
+    }
 }

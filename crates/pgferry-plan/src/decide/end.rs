@@ -1,6 +1,7 @@
 //! Finish and abandon: everything that pgferry and pglogical put there goes, in the order in
 //! which nothing is orphaned. What is not there is done.
 
+use super::fence::not_lifted;
 use super::following::await_marker;
 use super::{Decision, Policy, done, look, not_seen};
 use crate::action::Action;
@@ -23,10 +24,13 @@ pub(super) fn drain_both(facts: &Facts, world: &World) -> Decision {
         return done();
     }
     for direction in Direction::BOTH {
-        match &world.stream(direction).subscription {
-            Seen::Unknown(reason) => return not_seen("a subscription", reason),
-            Seen::Absent => {}
-            Seen::Present(_) => {
+        let stream = world.stream(direction);
+        match (&stream.subscription, &stream.slot) {
+            (Seen::Unknown(reason), _) => return not_seen("a subscription", reason),
+            (Seen::Absent, _) => {}
+            // What a stream has lost never comes. To the active side nothing is under way.
+            (Seen::Present(_), Seen::Present(slot)) if slot.lost => {}
+            (Seen::Present(_), _) => {
                 if let Some(decision) = await_marker(facts, world, direction.from()) {
                     return decision;
                 }
@@ -104,28 +108,51 @@ pub(super) fn drop_nodes(facts: &Facts, world: &World, policy: &Policy) -> Decis
         Err(decision) => return decision,
     };
     // The last step in which the record of the fence can be read: the next one removes it.
-    let passive = facts.active.other();
-    let mut left = match (&world.node(passive).record, &world.node(passive).fence, &facts.course) {
-        (Seen::Unknown(reason), ..) => return not_seen("the node's record", reason),
-        (Seen::Absent, ..) | (.., Course::End { open_passive: true, .. }) => Vec::new(),
-        (Seen::Present(record), Seen::Present(fence), _)
-            if record.state != NodeState::Open && !fence.fenced.is_empty() =>
-        {
-            vec![Blocker::new(
-                "passive_stays_fenced",
-                format!(
-                    "the {passive} stays closed to the roles {}, so that no client can write to it",
-                    fence.fenced.join(", ")
-                ),
-                fence.lift_statements.join(" "),
-            )]
+    let mut left = Vec::new();
+    for side in Side::BOTH {
+        match still_closed(side, facts, world) {
+            Ok(closed) => left.extend(closed),
+            Err(decision) => return decision,
         }
-        (Seen::Present(_), Seen::Present(_), _) => Vec::new(),
-        (Seen::Present(_), Seen::Absent, _) => Vec::new(),
-        (Seen::Present(_), Seen::Unknown(reason), _) => return not_seen("the fence", reason),
-    };
+    }
     left.extend(aside);
     if left.is_empty() { done() } else { Decision::Done(Evidence::Leftovers { left }) }
+}
+
+/// What clients cannot write to on a side: all of the passive one, unless it is to be opened, and on
+/// one that is open the roles that could not be lifted.
+fn still_closed(side: Side, facts: &Facts, world: &World) -> Result<Option<Blocker>, Decision> {
+    let node = world.node(side);
+    let record = match &node.record {
+        Seen::Unknown(reason) => return Err(not_seen("the node's record", reason)),
+        Seen::Absent => return Ok(None),
+        Seen::Present(record) => record,
+    };
+    let passive = side == facts.active.other();
+    if record.state != NodeState::Open && !passive {
+        return Ok(None);
+    }
+    let to_open = matches!(facts.course, Course::End { open_passive: true, .. });
+    if record.state != NodeState::Open && to_open {
+        return Err(Decision::Act(Action::Open { side, revision: record.revision }));
+    }
+    let fence = match &node.fence {
+        Seen::Unknown(reason) => return Err(not_seen("the fence", reason)),
+        Seen::Absent => return Ok(None),
+        Seen::Present(fence) if fence.fenced.is_empty() => return Ok(None),
+        Seen::Present(fence) => fence,
+    };
+    if record.state == NodeState::Open {
+        return Ok(Some(not_lifted(side, fence)));
+    }
+    Ok(Some(Blocker::new(
+        "passive_stays_fenced",
+        format!(
+            "the {side} stays closed to the roles {}, so that no client can write to it",
+            fence.fenced.join(", ")
+        ),
+        fence.lift_statements.join(" "),
+    )))
 }
 
 /// What was set aside for a copy that was then given up comes back, as far as the rows that are

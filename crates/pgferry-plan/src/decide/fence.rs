@@ -7,6 +7,7 @@
 use super::{Decision, Policy, blocked, done, look};
 use crate::action::{Action, SessionId};
 use crate::finding::Blocker;
+use crate::name::RoleName;
 use crate::side::Side;
 use crate::world::{FenceView, NodeState, NodeView, SessionView};
 
@@ -27,6 +28,24 @@ pub(super) fn close(side: Side, node: &NodeView, policy: &Policy) -> Decision {
     }
 }
 
+/// For how long after a change of the record sessions of before are looked for.
+const JUST_CHANGED_MS: u64 = 60_000;
+
+/// A role that may write to a closed side since, and its sessions of before. Later ones began under the
+/// fence, and may go on reading there.
+pub(super) fn close_out(side: Side, node: &NodeView) -> Option<Action> {
+    let (record, fence) = (node.record.present()?, node.fence.present()?);
+    if record.state == NodeState::Open {
+        return None;
+    }
+    if !fence.unfenced.is_empty() {
+        return Some(Action::fence(side, record, fence));
+    }
+    let sessions: Vec<_> = fence.older_sessions.iter().map(|session| session.id.clone()).collect();
+    (!sessions.is_empty() && fence.since_change_ms < JUST_CHANGED_MS)
+        .then_some(Action::EndSessions { side, sessions })
+}
+
 /// Opens a side, then ends the sessions that are older and would stay read-only.
 pub(super) fn open(side: Side, node: &NodeView) -> Decision {
     let record = look!(node.record, "the node's record");
@@ -39,6 +58,78 @@ pub(super) fn open(side: Side, node: &NodeView) -> Decision {
             old_sessions(side, fence, true).unwrap_or_else(done)
         }
     }
+}
+
+/// What is left of opening a side, when everybody else writes there: roles that could not be altered,
+/// and sessions of those that could be later.
+pub(super) fn left_closed(side: Side, fence: &FenceView) -> Option<Decision> {
+    if !fence.late_sessions.is_empty() {
+        let sessions = fence.late_sessions.iter().map(|session| session.id.clone()).collect();
+        return Some(Decision::Act(Action::EndSessions { side, sessions }));
+    }
+    if !fence.fenced.is_empty() {
+        return Some(blocked(not_lifted(side, fence)));
+    }
+    (!fence.just_lifted.is_empty()).then(|| {
+        Decision::Wait(format!(
+            "sessions of {} on the {side} may still be starting up",
+            fence.just_lifted.join(", ")
+        ))
+    })
+}
+
+/// Roles that a side is closed to although it is open.
+pub(super) fn not_lifted(side: Side, fence: &FenceView) -> Blocker {
+    let let_us = administrators_statements(fence);
+    let by_hand = fence.lift_statements.join(" ");
+    Blocker::new(
+        "fence_not_lifted",
+        format!(
+            "the {side} is open, but roles of it stay read-only that pgferry's role could not alter: {}",
+            fence.fenced.join(", ")
+        ),
+        if let_us.is_empty() {
+            by_hand
+        } else {
+            format!("{let_us} then pgferry lifts it within seconds; or by hand: {by_hand}")
+        },
+    )
+}
+
+/// Roles that could not be lifted if this side were opened now.
+pub(crate) fn cannot_lift(side: Side, fence: &FenceView) -> Option<Blocker> {
+    let roles: Vec<&str> = fence.cannot_lift.iter().map(|(role, _)| role.as_str()).collect();
+    (!roles.is_empty()).then(|| {
+        Blocker::new(
+            "cannot_lift_fence",
+            format!(
+                "pgferry's role may not alter roles of the {side} any more, which would stay read-only when it is opened: {}",
+                roles.join(", ")
+            ),
+            administrators_statements(fence),
+        )
+    })
+}
+
+fn administrators_statements(fence: &FenceView) -> String {
+    let mut statements: Vec<&str> = Vec::new();
+    for (_, needed) in &fence.cannot_lift {
+        if !statements.contains(&needed.as_str()) {
+            statements.push(needed);
+        }
+    }
+    statements.join(" ")
+}
+
+/// What an opening could not lift, once it can be, or once an administrator has. Only of a side that
+/// is seen open: the action states the revision of that look.
+pub(super) fn lift_late(side: Side, node: &NodeView) -> Option<Action> {
+    let (record, fence) = (node.record.present()?, node.fence.present()?);
+    let can_be = |role: &RoleName| {
+        fence.unfenced.contains(role) || fence.cannot_lift.iter().all(|(other, _)| other != role)
+    };
+    (record.state == NodeState::Open && fence.fenced.iter().any(can_be))
+        .then_some(Action::Open { side, revision: record.revision })
 }
 
 /// What is left to do about backends that began before the record's last change.

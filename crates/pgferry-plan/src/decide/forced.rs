@@ -31,25 +31,36 @@ pub(super) fn cut_stream(facts: &Facts, world: &World) -> Decision {
 
 /// What the lost side handed out last is not known. Its rows that arrived tell a part of it, upkeep has
 /// told another, and the headroom stands for the rest.
+///
+/// The revision is raised twice, at first alone. Whatever was decided before this step, as upkeep's
+/// setting that still hangs, states a revision of before: it is refused from then on, and that the
+/// revision was raised again says that these values were set, and no others.
 pub(super) fn raise_sequences(facts: &Facts, world: &World, policy: &Policy) -> Decision {
     let side = facts.kind().to();
     let record = look!(world.node(side).record, "the node's record");
-    let intended = facts.intents.iter().filter_map(|intent| {
-        let Intent::RaiseSequences { side: of, revision } = intent else { return None };
-        (*of == side).then_some(*revision)
-    });
+    let intended: Vec<i64> = facts
+        .intents
+        .iter()
+        .filter_map(|intent| {
+            let Intent::RaiseSequences { side: of, revision } = intent else { return None };
+            (*of == side).then_some(*revision)
+        })
+        .collect();
+    let (first, last) = (intended.iter().min(), intended.iter().max());
+    let revision = record.revision;
+    let alone = first.is_some_and(|first| *first < revision);
     // Values are seen before their commit, or without it; the revision raised with them is not.
-    let raised = intended.max().map(|revision| revision < record.revision);
-    if raised == Some(true) {
+    if alone && last > first && last.is_some_and(|last| *last < revision) {
         return done();
     }
     let here = look!(world.node(side).sequences, "the sequences");
     let columns = look!(world.node(side).column_values, "the values in the tables");
     let values = sequences::past_columns(here, columns, policy.headroom);
-    if values.is_empty() && raised.is_none() {
+    if values.is_empty() && intended.is_empty() {
         return done();
     }
-    Decision::Act(Action::RaiseSequences { side, revision: record.revision, values })
+    let values = if alone { values } else { Vec::new() };
+    Decision::Act(Action::RaiseSequences { side, revision, values })
 }
 
 /// Opened whatever its record says: the person has taken the place of the other side's word.
@@ -78,5 +89,75 @@ pub(super) fn drop_streams(facts: &Facts, world: &World) -> Decision {
         Some((slot, true)) => Decision::Act(Action::EndReader { side, slot: slot.clone() }),
         Some((slot, false)) => Decision::Act(Action::DropSlot { side, slot: slot.clone() }),
         None => done(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::decide::decide;
+    use crate::decide::tests::{at, policy};
+    use crate::journal::{Entry, Event};
+    use crate::name::SequenceName;
+    use crate::side::Side;
+    use crate::steps::Step;
+    use crate::world::{NodeRecord, NodeState, SequenceView};
+
+    /// The surviving destination, whose sequence stands at 10.
+    fn seeing(revision: i64) -> World {
+        let mut world = World::default();
+        let survivor = world.node_mut(Side::Destination);
+        survivor.record = Seen::Present(NodeRecord {
+            side: Side::Destination,
+            id: Uuid::nil(),
+            epoch: 1,
+            state: NodeState::Fenced,
+            revision,
+        });
+        survivor.column_values = Seen::Present(Vec::new());
+        survivor.sequences = Seen::Present(vec![SequenceView {
+            name: SequenceName::new("s", "numbers"),
+            last: Some(10),
+            increment: 1,
+            min: 1,
+            max: i64::MAX,
+            cycle: false,
+        }]);
+        world
+    }
+
+    /// What is decided at a revision, and then intended: how many values are to be set.
+    fn act(facts: &mut Facts, at_revision: i64) -> usize {
+        let decision = decide(facts, &seeing(at_revision), &policy());
+        let Decision::Act(action) = &decision else { panic!("{decision:?}") };
+        let Action::RaiseSequences { revision, values, .. } = action else { panic!("{action:?}") };
+        assert_eq!(*revision, at_revision);
+        if let Some(intent) = action.intent().filter(|intent| !facts.intents.contains(intent)) {
+            let event = Event::Intended { step: Step::RaiseSequences, intent };
+            let seq = facts.next_seq;
+            facts.fold(&Entry { seq, at: Timestamp::UNIX_EPOCH, epoch: 1, event }).unwrap();
+        }
+        values.len()
+    }
+
+    #[test]
+    fn a_setting_of_before_that_lands_late_does_not_stand_for_the_raise() {
+        let mut facts = at(Step::RaiseSequences);
+        assert_eq!(act(&mut facts, 3), 0, "the revision is raised alone");
+        // That was refused, because upkeep's own landed; or it was not. At 4 nobody else acts.
+        assert_eq!(act(&mut facts, 4), 1);
+        assert_eq!(act(&mut facts, 4), 1, "the answer was lost");
+        assert_eq!(decide(&facts, &seeing(5), &policy()), done());
+    }
+
+    #[test]
+    fn what_nobody_has_used_is_not_raised() {
+        let facts = at(Step::RaiseSequences);
+        let mut world = seeing(3);
+        world.destination.sequences = Seen::Present(Vec::new());
+        assert_eq!(decide(&facts, &world, &policy()), done());
     }
 }

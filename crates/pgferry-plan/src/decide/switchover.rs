@@ -23,12 +23,8 @@ use crate::world::{NodeRecord, NodeState, World};
 pub(super) fn check_verdict(facts: &Facts, world: &World, policy: &Policy) -> Decision {
     let passive = facts.kind().to();
     // A role that appeared after the passive side was closed is closed out now, outside the stall.
-    if let (Seen::Present(fence), Seen::Present(record)) =
-        (&world.node(passive).fence, &world.node(passive).record)
-        && record.state != NodeState::Open
-        && !fence.unfenced.is_empty()
-    {
-        return Decision::Act(Action::fence(passive, record, fence));
+    if let Some(action) = fence::close_out(passive, world.node(passive)) {
+        return Decision::Act(action);
     }
     let blockers = verdict(facts, world, policy);
     if blockers.is_empty() { done() } else { Decision::Blocked(blockers) }
@@ -169,12 +165,6 @@ pub(super) fn open_other(facts: &Facts, world: &World) -> Decision {
 pub(super) fn confirm(facts: &Facts, world: &World) -> Decision {
     let (from, to) = (facts.kind().from(), facts.kind().to());
     let opened = look!(world.node(to).fence, "the fence");
-    if !opened.fenced.is_empty() {
-        return Decision::Wait(format!(
-            "{} roles of the {to} are still read-only",
-            opened.fenced.len()
-        ));
-    }
     if !opened.still_read_only.is_empty() {
         return blocked(Blocker::new(
             "opened_read_only",
@@ -201,6 +191,9 @@ pub(super) fn confirm(facts: &Facts, world: &World) -> Decision {
         // No session is left to be ended for it, and its COMMIT passes the fence at any later time.
         return blocked(prepared_on_yielded(from, fenced.prepared));
     }
+    if let Some(left) = fence::left_closed(to, opened) {
+        return left;
+    }
     // Written down and ended beside the steps, as at rest.
     let strays = strays::open(facts, from).count().max(writers.len());
     if strays > 0 {
@@ -211,15 +204,24 @@ pub(super) fn confirm(facts: &Facts, world: &World) -> Decision {
     await_marker(facts, world, to).unwrap_or_else(done)
 }
 
-/// Takes a switchover back: the active side is opened again, then the traffic is let go to it.
+/// Takes a switchover back: the active side is opened again, then the traffic is let go to it. Roles
+/// that could not be lifted keep nobody else waiting.
 pub(super) fn undo(facts: &Facts, switchover: &Switchover, world: &World) -> Decision {
-    match undo_fence(facts, switchover, world) {
-        Decision::Done(_) => traffic::undo(switchover, world),
-        not_yet @ (Decision::Act(_)
-        | Decision::Wait(_)
-        | Decision::Blocked(_)
-        | Decision::LineCrossed) => not_yet,
-    }
+    let from = switchover.kind.from();
+    let go_on = |decision: Decision, next: &dyn Fn() -> Decision| match decision {
+        Decision::Done(_) => next(),
+        Decision::Act(_) | Decision::Wait(_) | Decision::Blocked(_) | Decision::LineCrossed => {
+            decision
+        }
+    };
+    let let_go = go_on(undo_fence(facts, switchover, world), &|| traffic::undo(switchover, world));
+    go_on(let_go, &|| {
+        if switchover.step < Step::FenceActive {
+            return done();
+        }
+        let fence = look!(world.node(from).fence, "the fence");
+        fence::left_closed(from, fence).unwrap_or_else(done)
+    })
 }
 
 /// Opens the active side, unless its record says that it has yielded. Then the other side may be

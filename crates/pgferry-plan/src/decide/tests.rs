@@ -1,6 +1,7 @@
 //! Every step against nothing known, and the cases that decide whether a write is lost.
 
 mod copies;
+mod lifting;
 
 use jiff::Timestamp;
 
@@ -74,7 +75,7 @@ pub(super) fn at(step: Step) -> Facts {
     facts
 }
 
-fn record(side: Side, state: NodeState) -> Seen<NodeRecord> {
+pub(super) fn record(side: Side, state: NodeState) -> Seen<NodeRecord> {
     Seen::Present(NodeRecord { side, id: Uuid::nil(), epoch: 1, state, revision: 3 })
 }
 

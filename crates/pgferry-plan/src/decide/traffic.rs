@@ -76,14 +76,17 @@ pub(super) fn undo(switchover: &Switchover, world: &World) -> Decision {
     }
 }
 
-/// At rest no client is held, and none is led to the side that refuses its writes: a PAUSE of a daemon
-/// that was frozen may land at any time.
+/// Where nothing is to be held, no client is, and none is led to the side that refuses its writes: a
+/// PAUSE of a daemon that was frozen may land at any time.
 pub(super) fn upkeep(facts: &Facts, world: &World) -> Option<Action> {
     let Seen::Present(TrafficView::Poolers(poolers)) = &world.traffic else { return None };
     let side = match &facts.course {
         Course::AtRest => facts.active,
-        // The survivor is open, and what is left to drop may take as long as a dead host does.
-        Course::Switchover(switchover) if switchover.step == Step::DropStreams => {
+        // Open, and let go already. What is left to drop may take as long as a dead host does, and
+        // what is left to confirm as long as a person.
+        Course::Switchover(switchover)
+            if matches!(switchover.step, Step::Confirm | Step::DropStreams) =>
+        {
             switchover.kind.to()
         }
         Course::Planned

@@ -55,15 +55,11 @@ pub(super) fn check_node(node: Node<'_>, findings: &mut Vec<Finding>) {
 /// The stream of `provider`'s changes begins, by pglogical or else by pgferry: then its role needs
 /// rights on the subscriber that nothing else asks for.
 pub(super) fn check_stream(provider: Node<'_>, subscriber: Node<'_>, findings: &mut Vec<Finding>) {
-    let (Some(server), Some(extensions), Some(role)) = (
+    let (Some(server), Some(release), Some(role)) = (
         provider.facts.server.present(),
-        subscriber.facts.extensions.present(),
+        release_on(subscriber),
         subscriber.facts.privileges.present(),
     ) else {
-        return;
-    };
-    let Some(extension) = extensions.get("pglogical") else { return };
-    let Some(release) = extension.installed.as_ref().or(extension.available.as_ref()) else {
         return;
     };
     if pglogical::begins_by_itself(release, server.major()) {
@@ -108,6 +104,40 @@ pub(super) fn check_stream(provider: Node<'_>, subscriber: Node<'_>, findings: &
         ),
         hint,
     ));
+}
+
+/// For its own copy pglogical asks for the slot itself, with the snapshot that it copies: nobody can make
+/// it in its place. The other direction copies nothing.
+pub(super) fn check_native_copy(
+    source: Node<'_>,
+    destination: Node<'_>,
+    findings: &mut Vec<Finding>,
+) {
+    let (Some(server), Some(release)) = (source.facts.server.present(), release_on(destination))
+    else {
+        return;
+    };
+    if pglogical::begins_by_itself(release, server.major()) {
+        return;
+    }
+    findings.push(Finding::block(
+        "native_copy_cannot_begin",
+        destination.about("pglogical's copy"),
+        format!(
+            "pglogical {release} on the destination cannot ask the source, PostgreSQL {}, for the \
+             slot of its copy (2.4.5 can)",
+            server.major()
+        ),
+        "use copy.method = \"parallel\", which needs none of pglogical's making; or install a package \
+         of pglogical 2.4.5 or later on the destination, restart that server, and then, where the \
+         extension exists: ALTER EXTENSION pglogical UPDATE;",
+    ));
+}
+
+/// The pglogical that a node runs, or would.
+fn release_on(node: Node<'_>) -> Option<&String> {
+    let extension = node.facts.extensions.present()?.get("pglogical")?;
+    extension.installed.as_ref().or(extension.available.as_ref())
 }
 
 /// Every extension of the source must come to exist on the destination, before or by the copy.

@@ -264,6 +264,9 @@ fn add_role(row: &Row, database: &str, view: &mut FenceView) -> Result<(), LookE
     let (exists, read_only): (bool, bool) = (row.try_get("exists")?, row.try_get("read_only")?);
     let may_log_in: bool = row.try_get("may_log_in")?;
     if row.try_get("lifted")? {
+        if row.try_get("just_lifted")? {
+            view.just_lifted.push(role.name.clone());
+        }
         if exists && read_only {
             view.still_read_only.push(role.name.clone());
         }
@@ -277,6 +280,9 @@ fn add_role(row: &Row, database: &str, view: &mut FenceView) -> Result<(), LookE
     }
     if exists {
         view.lift_statements.push(lift(database, &role) + ";");
+        if let Some(statements) = row.try_get("cannot_lift")? {
+            view.cannot_lift.push((role.name.clone(), statements));
+        }
         view.fenced.push(role.name);
     }
     Ok(())
@@ -303,8 +309,15 @@ fn add_session(
     let open_for: Option<f64> = row.try_get("transaction_seconds")?;
     view.longest_transaction_seconds =
         view.longest_transaction_seconds.into_iter().chain(open_for).reduce(f64::max);
-    if in_question.contains(&session.id.started_us) {
-        view.older_sessions.push(session.clone());
+    let late_until: Option<i64> = row.try_get("late_until_us")?;
+    match late_until {
+        Some(until) if (*in_question.start()..=until).contains(&session.id.started_us) => {
+            view.late_sessions.push(session.clone());
+        }
+        None if in_question.contains(&session.id.started_us) => {
+            view.older_sessions.push(session.clone());
+        }
+        Some(_) | None => {}
     }
     if writes {
         view.writers.push(session);
@@ -318,6 +331,9 @@ fn unsigned(value: i64) -> u64 {
 
 /// Those that are lifted, of the last opening alone: what an earlier one lifted is the application's
 /// affair. By way of JSON, because a record that an older version made lacks the column.
+///
+/// Whether this role may alter one is what ALTER ROLE asks for: a superuser for a superuser, CREATEROLE,
+/// from 16 on ADMIN on it, and below 16 a superuser for the LOGIN of one with REPLICATION.
 const FENCED_ROLES: &str = "\
     SELECT f.role::text AS role, f.previous_setting, \
     coalesce((to_jsonb(f) ->> 'had_login')::boolean, false) AS locked_out, \
@@ -325,9 +341,21 @@ const FENCED_ROLES: &str = "\
     r.oid IS NULL OR EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s \
         WHERE s.setrole = r.oid \
         AND s.setdatabase = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) \
-        AND 'default_transaction_read_only=on' = ANY (s.setconfig)) AS read_only \
+        AND 'default_transaction_read_only=on' = ANY (s.setconfig)) AS read_only, \
+    coalesce(n.state = 'open' AND f.lifted_at > n.changed_at \
+        AND f.lifted_at > clock_timestamp() - interval '5 s', false) AS just_lifted, \
+    CASE WHEN NOT me.rolsuper THEN nullif(concat_ws(' ', \
+        CASE WHEN r.rolsuper THEN format('ALTER ROLE %I NOSUPERUSER;', r.rolname) END, \
+        CASE WHEN NOT me.rolcreaterole THEN format('ALTER ROLE %I CREATEROLE;', me.rolname) END, \
+        CASE WHEN current_setting('server_version_num')::int < 160000 THEN \
+            CASE WHEN r.rolreplication AND (to_jsonb(f) ->> 'had_login')::boolean \
+                THEN format('ALTER ROLE %I NOREPLICATION;', r.rolname) END \
+        WHEN NOT pg_catalog.pg_has_role(me.oid, r.oid, 'MEMBER WITH ADMIN OPTION') \
+            THEN format('GRANT %I TO %I WITH ADMIN OPTION;', r.rolname, me.rolname) END), '') \
+    END AS cannot_lift \
     FROM pgferry.fenced_role f CROSS JOIN pgferry.node n \
     LEFT JOIN pg_catalog.pg_roles r ON r.rolname = f.role \
+    LEFT JOIN pg_catalog.pg_roles me ON me.rolname = current_user \
     WHERE f.lifted_at IS NULL OR f.lifted_at > coalesce(n.fenced_at, '-infinity')";
 
 /// InitPostgres takes this lock before it reads the settings, and keeps it until it is through.
@@ -353,12 +381,24 @@ const SUMMARY: &str = "\
 
 /// Sessions of the recorded roles; and of superusers and our own roles, when somebody else uses
 /// them to write.
+///
+/// A role that could not be altered when its side was opened is lifted later (`lifted_at` past
+/// `changed_at`). Until then its sessions are in no question: who is ended comes back as read-only as
+/// before. Then they are, once none can be starting with the old settings, all at once: the end of
+/// each one earlier would be a client that comes back to be ended again. A superuser's session can
+/// be ended by superusers alone, and stays.
 const SESSIONS: &str = "\
     SELECT a.pid, (extract(epoch FROM a.backend_start) * 1000000)::bigint AS started_us, \
     a.usename::text AS role, coalesce(a.state = 'idle', false) AS idle, \
     a.backend_xid IS NOT NULL AS writes, f.role IS NOT NULL AS application, \
-    extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS transaction_seconds \
+    extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS transaction_seconds, \
+    CASE WHEN n.state = 'open' AND (f.lifted_at IS NULL OR f.lifted_at > n.changed_at) THEN \
+        CASE WHEN f.lifted_at <= clock_timestamp() - interval '5 s' \
+            AND (NOT r.rolsuper OR current_setting('is_superuser')::boolean) \
+        THEN (extract(epoch FROM f.lifted_at) * 1000000)::bigint + 5000000 ELSE 0 END \
+    END AS late_until_us \
     FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid \
+    CROSS JOIN pgferry.node n \
     LEFT JOIN pgferry.fenced_role f ON f.role = a.usename \
     WHERE a.datname = current_database() AND a.backend_type = 'client backend' \
     AND a.pid <> pg_backend_pid() \
@@ -369,7 +409,8 @@ const SESSIONS_OF_ROLES: &str = "\
     SELECT a.pid, (extract(epoch FROM a.backend_start) * 1000000)::bigint AS started_us, \
     a.usename::text AS role, coalesce(a.state = 'idle', false) AS idle, \
     a.backend_xid IS NOT NULL AS writes, true AS application, \
-    extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS transaction_seconds \
+    extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS transaction_seconds, \
+    NULL::bigint AS late_until_us \
     FROM pg_catalog.pg_stat_activity a \
     WHERE a.datname = current_database() AND a.backend_type = 'client backend' \
     AND a.pid <> pg_backend_pid() AND a.usename::text = ANY ($1::text[])";

@@ -76,22 +76,48 @@ const LOCK_OUT: &str = "DO $lock_out$ DECLARE locked name; BEGIN \
 /// Opens a side: every recorded setting restored, the record lifted, the state. The roles stay in
 /// the record, because their sessions of the time of the fence are still to be ended.
 ///
+/// A role that cannot be altered, because this one has lost the right since the fence, does not keep
+/// the others closed out. It stays in the record as it is, to be lifted by this statement once it can
+/// be, or once an administrator has: then neither the time of the opening changes, nor that of the
+/// fence, and `lifted_at` is later than `changed_at`; in an opening they are the same.
+///
 /// One message, like everything within the stall: the settings are read from the record where it is.
 /// A role that was dropped behind the fence has none to restore.
-pub(crate) const OPEN: &str = "DO $lift$ DECLARE fenced record; BEGIN \
+pub(crate) const OPEN: &str = "DO $lift$ DECLARE \
+    fenced record; lifted name[] := '{}'; late boolean; moment timestamptz; BEGIN \
+    SELECT n.state = 'open' AND EXISTS (SELECT FROM pgferry.fenced_role f \
+        JOIN pg_catalog.pg_roles r ON r.rolname = f.role WHERE f.lifted_at IS NULL) \
+        INTO late FROM pgferry.node n; \
     FOR fenced IN SELECT f.role, f.previous_setting AS setting, \
         (to_jsonb(f) ->> 'had_login')::boolean AS locked_out \
         FROM pgferry.fenced_role f JOIN pg_catalog.pg_roles r ON r.rolname = f.role \
         WHERE f.lifted_at IS NULL \
     LOOP \
-        EXECUTE format('ALTER ROLE %I IN DATABASE %I ', fenced.role, current_database()) \
-            || CASE WHEN fenced.setting IS NULL THEN 'RESET default_transaction_read_only' \
-               ELSE format('SET default_transaction_read_only = %L', fenced.setting) END; \
-        IF fenced.locked_out THEN EXECUTE format('ALTER ROLE %I LOGIN', fenced.role); END IF; \
-    END LOOP; END $lift$; \
-    UPDATE pgferry.fenced_role SET lifted_at = clock_timestamp() WHERE lifted_at IS NULL; \
-    UPDATE pgferry.node SET revision = revision + 1, changed_at = clock_timestamp(), \
-    fenced_at = CASE WHEN state = 'open' THEN NULL ELSE fenced_at END, state = 'open'";
+        BEGIN \
+            EXECUTE format('ALTER ROLE %I IN DATABASE %I ', fenced.role, current_database()) \
+                || CASE WHEN fenced.setting IS NULL THEN 'RESET default_transaction_read_only' \
+                   ELSE format('SET default_transaction_read_only = %L', fenced.setting) END; \
+            IF fenced.locked_out THEN EXECUTE format('ALTER ROLE %I LOGIN', fenced.role); END IF; \
+            lifted := lifted || fenced.role; \
+        EXCEPTION WHEN OTHERS THEN \
+            IF EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = fenced.role \
+                AND (r.rolcanlogin OR fenced.locked_out IS NOT TRUE) \
+                AND NOT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s WHERE s.setrole = r.oid \
+                    AND s.setdatabase = (SELECT oid FROM pg_catalog.pg_database \
+                        WHERE datname = current_database()) \
+                    AND 'default_transaction_read_only=on' = ANY (s.setconfig))) \
+            THEN lifted := lifted || fenced.role; END IF; \
+        END; \
+    END LOOP; \
+    moment := clock_timestamp(); \
+    UPDATE pgferry.fenced_role f SET lifted_at = moment WHERE f.lifted_at IS NULL \
+        AND (f.role = ANY (lifted) \
+        OR NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = f.role)); \
+    UPDATE pgferry.node SET revision = revision + 1, \
+        changed_at = CASE WHEN late THEN changed_at ELSE moment END, \
+        fenced_at = CASE WHEN state = 'open' AND NOT late THEN NULL ELSE fenced_at END, \
+        state = 'open'; \
+    END $lift$";
 
 /// The statements by which a person restores what one role had: what [`OPEN`] does.
 pub(crate) fn lift(database: &str, role: &FencedRole) -> String {

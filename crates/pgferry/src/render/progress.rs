@@ -22,6 +22,10 @@ pub(crate) fn line(migration: &Migration, report: Option<&CopyReport>) -> String
             let _ = write!(out, " · {direction} {shown}");
         }
     }
+    // One that has ended is told by the status.
+    if let Some(shown) = migration.verification.as_ref().filter(|shown| shown.state == "running") {
+        let _ = write!(out, " · verification {}", super::verification(shown));
+    }
     if let Some(shown) = &migration.condition {
         let message = plain(&shown.message).replace('\n', " ");
         let _ = write!(out, " · {}: {message}", shown.kind);
@@ -96,6 +100,22 @@ mod tests {
             line(&sample::ready(), None),
             "orders: ready · forward lag 12 ms · reverse unknown · blocked: public.new is in no set"
         );
+    }
+
+    #[test]
+    fn a_verification_is_told_while_it_runs() {
+        let ready = sample::ready();
+        let ended = ready.verification.clone();
+        let running = ended.map(|ended| pgferry_api::Verification {
+            state: "running".to_owned(),
+            tables_total: Some(20),
+            seconds_left: Some(9),
+            ..ended
+        });
+        let shown = line(&Migration { verification: running, ..ready.clone() }, None);
+        assert!(shown.contains(" · verification running: "), "{shown}");
+        assert!(shown.contains("of 20 tables") && shown.contains("9.0 s left"), "{shown}");
+        assert!(!line(&ready, None).contains("verification"));
     }
 
     #[test]

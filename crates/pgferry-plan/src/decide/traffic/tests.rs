@@ -300,6 +300,21 @@ fn at_rest_a_pooler_that_holds_or_leads_astray_is_put_right_and_stands_against_a
 }
 
 #[test]
+fn behind_the_line_too_a_pooler_that_holds_or_leads_astray_is_put_right() {
+    let put_right = Some(Action::ResumeTraffic { side: TO });
+    for step in [Step::Confirm, Step::DropStreams] {
+        for wrong in [pooler(TO, true, 0), pooler(FROM, false, 0)] {
+            assert_eq!(upkeep(&at(step), &seeing(vec![wrong])), put_right, "{step}");
+        }
+        assert_eq!(upkeep(&at(step), &seeing(vec![pooler(TO, false, 5), away()])), None, "{step}");
+    }
+    // Held for the switchover, and let go by its own steps.
+    for step in [Step::PauseTraffic, Step::FenceActive, Step::OpenOther, Step::ResumeTraffic] {
+        assert_eq!(upkeep(&at(step), &seeing(vec![pooler(TO, true, 0)])), None, "{step}");
+    }
+}
+
+#[test]
 fn a_forced_switchover_leads_over_whom_it_can_and_names_the_rest() {
     let facts = at(Step::LeadTraffic);
     let with = |poolers| {

@@ -99,6 +99,40 @@ fn an_old_pglogical_cannot_begin_a_stream_from_a_newer_server_without_rights() {
 }
 
 #[test]
+fn an_old_pglogical_cannot_copy_from_a_newer_server() {
+    let told = |change: fn(&mut PreflightFacts)| {
+        let found = found_after(|f| {
+            f.policy.native_copy = true;
+            f.native = Seen::Present(NativeCopyFacts {
+                role: "pgferry".to_owned(),
+                may_set_replication_role: true,
+                may_use_origins: true,
+            });
+            change(f);
+        });
+        found.into_iter().find(|f| f.code == "native_copy_cannot_begin").map(|f| f.hint)
+    };
+    fn is_17(facts: &mut NodeFacts) {
+        alter(&mut facts.server, |server| server.version_num = 170_011);
+    }
+    let hint = told(|f| is_17(source(f)));
+    assert!(hint.is_some_and(|hint| hint.contains("copy.method = \"parallel\"")));
+    assert_eq!(told(|f| is_17(destination(f))), None, "the stream back copies nothing");
+    let with_a_newer_one = |f: &mut PreflightFacts| {
+        is_17(source(f));
+        alter(&mut destination(f).extensions, |e| {
+            e.insert("pglogical".into(), extension(Some("2.4.5"), Some("2.4.5")))
+        });
+    };
+    assert_eq!(told(with_a_newer_one), None);
+    let with_our_own_copy = |f: &mut PreflightFacts| {
+        is_17(source(f));
+        f.policy.native_copy = false;
+    };
+    assert_eq!(told(with_our_own_copy), None);
+}
+
+#[test]
 fn rights_in_the_schema_of_pglogical() {
     let right = |change: fn(&mut PglogicalFacts)| {
         move |f: &mut PreflightFacts| alter(&mut destination(f).pglogical, change)
