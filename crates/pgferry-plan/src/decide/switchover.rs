@@ -186,7 +186,6 @@ pub(super) fn confirm(facts: &Facts, world: &World) -> Decision {
         ));
     }
     let fenced = look!(world.node(from).fence, "the fence");
-    let writers = look!(world.node(from).strays, "who writes behind the line");
     if fenced.prepared > 0 {
         // No session is left to be ended for it, and its COMMIT passes the fence at any later time.
         return blocked(prepared_on_yielded(from, fenced.prepared));
@@ -194,6 +193,7 @@ pub(super) fn confirm(facts: &Facts, world: &World) -> Decision {
     if let Some(left) = fence::left_closed(to, opened) {
         return left;
     }
+    let writers = look!(world.node(from).strays, "who writes behind the line");
     // Written down and ended beside the steps, as at rest.
     let strays = strays::open(facts, from).count().max(writers.len());
     if strays > 0 {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use pgferry_api::{
     Condition, ConditionKind, Copy, CopyReport, CopyState, CopyTable, Kind, LastSwitchover,
     Migration, MigrationName, Operation, OperationState, Outcome, Phase, Sequences, Side, StepTime,
-    Stream, StreamStatus, Verb,
+    Stream, StreamStatus, Verb, Verification,
 };
 use uuid::Uuid;
 
@@ -47,6 +47,26 @@ pub(crate) fn copying() -> Migration {
         }),
         epoch: Some(1),
         ..planned()
+    }
+}
+
+/// A verification that has ended.
+pub(crate) fn verified() -> Verification {
+    Verification {
+        state: "clean".to_owned(),
+        finished_at: None,
+        tables: Some(11),
+        rows: Some(15_607),
+        mismatched_rows: Some(0),
+        active: None,
+        age_seconds: Some(300),
+        since: Some("the source has been active since".to_owned()),
+        tables_total: None,
+        seconds_left: None,
+        unsettled_rows: None,
+        mended_rows: None,
+        other_differences: None,
+        background: Some("a round has compared 3 of 11 tables again".to_owned()),
     }
 }
 

@@ -97,6 +97,7 @@ fn difference_line(difference: &Difference) -> String {
 mod tests {
     use pgferry_api::{KeyPart, ValuePair, Wrong};
 
+    use super::super::sample;
     use super::*;
 
     fn row() -> Difference {
@@ -146,22 +147,7 @@ mod tests {
 
     #[test]
     fn a_result_says_how_old_it_is_and_a_run_how_long_it_takes() {
-        let ended = Verification {
-            state: "clean".to_owned(),
-            finished_at: None,
-            tables: Some(11),
-            rows: Some(15_607),
-            mismatched_rows: Some(0),
-            active: None,
-            age_seconds: Some(300),
-            since: Some("the source has been active since".to_owned()),
-            tables_total: None,
-            seconds_left: None,
-            unsettled_rows: None,
-            mended_rows: None,
-            other_differences: None,
-            background: Some("a round has compared 3 of 11 tables again".to_owned()),
-        };
+        let ended = sample::verified();
         let line = verification(&ended);
         assert!(
             line.starts_with("clean: ") && line.contains("in 11 tables, 0 differ, 5 min ago;"),
