@@ -22,7 +22,7 @@ chosen=("$@")
 # planted faults count definitions by their words, which two majors print otherwise.
 spread=(
     majors:: crossing:: copying:: verify:: existing_schema:: large_objects:: privileges::
-    ending:: forced:: pglogical_copy:: unlogged:: harness:: schema::a_view
+    ending:: forced:: strays:: pglogical_copy:: unlogged:: harness:: schema::a_view
     crash::killed_all_along_the_way_to_ready --skip killed_fifty_times
     --skip a_hundred_planted_faults
 )
