@@ -1,8 +1,8 @@
 //! How far the passive side's sequences have to be set.
 //!
 //! Never back, and past the last value handed out in the direction of the increment: a session
-//! that slipped past the fence may still draw a few. Of a sequence that cycles the shorter way round
-//! is the way ahead: one that has wrapped is ahead of one that is about to.
+//! that slipped past the fence may still draw a few. Of a sequence that cycles, one that has wrapped is
+//! ahead of one that is about to.
 
 use std::collections::HashMap;
 
@@ -24,8 +24,9 @@ pub fn behind(
         .iter()
         .filter_map(|sequence| {
             let other = passive.get(&sequence.name)?;
-            let target = target(sequence, headroom)?;
-            is_behind(other, target).then(|| (sequence.name.clone(), target))
+            let (last, target) = (sequence.last?, target(sequence, headroom)?);
+            is_behind(other, last, target, farthest_ahead(other, headroom))
+                .then(|| (sequence.name.clone(), target))
         })
         .collect()
 }
@@ -46,7 +47,9 @@ pub fn past_columns(
             continue;
         };
         // A row may hold a value that the sequence could never have handed out.
-        if (view.min..=view.max).contains(value) && is_behind(view, *value) {
+        if (view.min..=view.max).contains(value)
+            && is_behind(view, *value, *value, around(view) / 2)
+        {
             view.last = Some(*value);
         }
     }
@@ -67,15 +70,32 @@ fn target(sequence: &SequenceView, headroom: i64) -> Option<i64> {
     Some(ahead.unwrap_or(last))
 }
 
-fn is_behind(passive: &SequenceView, target: i64) -> bool {
+/// Whether the passive side has not reached what it is to be set to, given the value that was handed out
+/// last. On a ring everything is ahead of everything: it counts as ahead up to `farthest` only.
+fn is_behind(passive: &SequenceView, handed_out: i64, target: i64, farthest: i128) -> bool {
     let Some(last) = passive.last else { return true };
-    let ahead = (i128::from(target) - i128::from(last)) * i128::from(passive.increment.signum());
-    if passive.cycle {
-        let around = i128::from(passive.max) - i128::from(passive.min) + 1;
-        let ahead = ahead.checked_rem_euclid(around).unwrap_or(ahead);
-        return ahead > 0 && ahead <= around / 2;
+    let sign = i128::from(passive.increment.signum());
+    let ahead_of = |value: i64| (i128::from(last) - i128::from(value)) * sign;
+    if !passive.cycle {
+        return ahead_of(target) < 0;
     }
-    ahead > 0
+    let on_ring = |distance: i128| distance.checked_rem_euclid(around(passive)).unwrap_or(distance);
+    let lead = on_ring(ahead_of(handed_out));
+    let wanted = on_ring((i128::from(target) - i128::from(handed_out)) * sign);
+    lead < wanted || lead > wanted.max(farthest)
+}
+
+/// How far ahead of the active side a sequence of the passive side can be that is no round behind: it
+/// was warmed by twice the headroom. Where that is much of the way round nothing but the exact value is
+/// believed.
+fn farthest_ahead(sequence: &SequenceView, headroom: i64) -> i128 {
+    let warmed = 2 * i128::from(headroom) * i128::from(sequence.increment).abs();
+    if warmed < around(sequence) / 2 { warmed } else { 0 }
+}
+
+/// How many values lie between two of the same on a ring.
+fn around(sequence: &SequenceView) -> i128 {
+    i128::from(sequence.max) - i128::from(sequence.min) + 1
 }
 
 /// How many of the passive side's sequences have not reached what the active side has handed out.
@@ -203,9 +223,25 @@ mod tests {
         check(cycling(Some(32_765), -1), cycling(Some(-32_760), -1), 0, Some(32_765));
         // Ahead by the headroom, also where that is behind the bound already.
         check(cycling(Some(100), 1), cycling(Some(1100), 1), 1000, None);
-        check(cycling(Some(32_760), 1), cycling(Some(-32_000), 1), 0, None);
+        check(cycling(Some(32_760), 1), cycling(Some(-32_000), 1), 1000, None);
         check(cycling(Some(32_760), 1), cycling(Some(32_700), 1), 1000, Some(32_760));
         check(cycling(Some(7), 1), cycling(None, 1), 0, Some(7));
+    }
+
+    #[test]
+    fn on_a_small_ring_nothing_handed_out_counts_as_ahead() {
+        let ring = |last, increment, max| SequenceView {
+            cycle: true,
+            min: 1,
+            max,
+            ..sequence(Some(last), increment)
+        };
+        // The headroom is more than half of the way round.
+        check(ring(100, 1, 1500), ring(90, 1, 1500), 1000, Some(1100));
+        check(ring(10_000, 50, 99_999), ring(9950, 50, 99_999), 1000, Some(60_000));
+        // Left by a switchover long ago: the values up to the active one were handed out since.
+        check(ring(1110, 1, 1500), ring(100, 1, 1500), 1000, Some(1110));
+        check(ring(1100, 1, 1500), ring(1100, 1, 1500), 1000, None);
     }
 
     #[test]
