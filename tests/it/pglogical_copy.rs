@@ -56,8 +56,8 @@ fn a_copy_of_pglogicals_under_writers_is_whole_and_goes_there_and_back() {
     assert_whole(&pair, &ledger, Side::Source);
     let counted = pair.admin(Side::Destination).number("SELECT n FROM shelf.counted");
     assert_eq!(counted, 1000);
-    let [here, there] =
-        [&pair.source, &pair.destination].map(|cluster| content::structure(cluster, &pair.source));
+    let [here, there] = [&pair.source, &pair.destination]
+        .map(|cluster| content::structure(cluster, &pair.destination));
     assert_eq!(here, there);
 
     daemon.succeed("cutover");

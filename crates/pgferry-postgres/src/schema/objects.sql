@@ -37,7 +37,12 @@ WITH in_scope AS (
            pg_get_triggerdef(g.oid), g.tgenabled::text, true
     FROM pg_trigger AS g
     JOIN in_scope AS t ON t.oid = g.tgrelid
-    WHERE NOT g.tgisinternal AND g.tgname NOT LIKE 'queue\_truncate\_trigger\_%'
+    WHERE g.tgname NOT LIKE 'queue\_truncate\_trigger\_%'
+      -- Before version 15 the triggers of partitions count as internal.
+      AND (NOT g.tgisinternal
+           OR (g.tgparentid <> 0
+               AND NOT EXISTS (SELECT FROM pg_constraint AS k
+                               WHERE k.oid = g.tgconstraint AND k.contype = 'f')))
   UNION ALL
     SELECT 'pg_rewrite'::regclass, r.oid, 'rule', t.schema_name, t.table_name, r.rulename,
            pg_get_ruledef(r.oid), r.ev_enabled::text, true
