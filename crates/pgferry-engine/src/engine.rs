@@ -159,9 +159,7 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
         self.world = self.look().await;
         self.remember_unconfirmed();
         self.keep_up().await?;
-        if self.keep_strays().await? {
-            return Ok(Turn::Progressed);
-        }
+        self.keep_strays().await?;
         self.keep_repairing().await?;
         if self.keep_verifying().await? || self.verify_in_background().await? {
             return Ok(Turn::Progressed);

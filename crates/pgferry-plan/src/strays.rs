@@ -27,6 +27,10 @@ use crate::world::{NodeState, World};
 pub(crate) use told::ailing;
 pub use told::of_operation;
 
+/// Strays that are written down within a minute: a client that begins again each time it is ended must
+/// fill no journal.
+const MOST_A_MINUTE: usize = 10;
+
 /// A transaction that writes on a closed side, as a look saw it while it was open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Writer {
@@ -85,6 +89,8 @@ pub struct Stray {
     pub writer: Writer,
     /// When it was first seen.
     pub found_at: Timestamp,
+    /// When its fate was written down.
+    pub ended_at: Option<Timestamp>,
     /// The switchover that found it; None at rest.
     pub operation: Option<Uuid>,
     /// What became of it; None while that is not known.
@@ -98,6 +104,10 @@ pub struct Stray {
 impl Stray {
     fn is(&self, side: Side, xid: u64) -> bool {
         self.writer.side == side && self.writer.xid == xid
+    }
+
+    fn has_tables_of(&self, writer: &Writer) -> bool {
+        writer.tables.iter().all(|table| self.writer.tables.contains(table))
     }
 
     fn is_to_be_compared(&self) -> bool {
@@ -194,13 +204,22 @@ fn ending(facts: &Facts, world: &World, side: Side, is_watched: bool) -> Option<
     let node = world.node(side);
     let is_closed = node.record.present().is_some_and(|record| record.state != NodeState::Open);
     let seen = node.strays.present().filter(|_| is_watched && is_closed);
-    let found: Vec<&Writer> =
-        seen.into_iter().flatten().filter(|writer| !is_known(facts, writer)).collect();
-    let sessions: BTreeSet<SessionId> =
-        open(facts, side).chain(found.iter().copied()).map(Writer::session).collect();
+    let seen = || seen.into_iter().flatten();
+    let sessions: BTreeSet<SessionId> = open(facts, side)
+        .chain(seen().filter(|writer| !is_known(facts, writer)))
+        .map(Writer::session)
+        .collect();
     if sessions.is_empty() {
         return None;
     }
+    // Their sessions are ended all the same; that a client keeps coming is told by those before them.
+    let room = MOST_A_MINUTE.saturating_sub(found_lately(facts, world.now));
+    let of_it = |writer: &Writer| facts.strays.iter().find(|s| s.is(writer.side, writer.xid));
+    let more_of_open = seen().filter(|writer| {
+        of_it(writer).is_some_and(|s| s.fate.is_none() && !s.has_tables_of(writer))
+    });
+    let new = seen().filter(|writer| of_it(writer).is_none()).take(room);
+    let found: Vec<&Writer> = more_of_open.chain(new).collect();
     let fates = node.fates.present().map(Vec::as_slice).unwrap_or_default();
     let fate = |writer: &Writer| fates.iter().find(|(xid, _)| *xid == writer.xid);
     let after = open(facts, side)
@@ -216,16 +235,27 @@ fn ending(facts: &Facts, world: &World, side: Side, is_watched: bool) -> Option<
     })
 }
 
-/// Whether all that was seen of a writer is written down.
+/// How many strays of the last minute are written down.
+fn found_lately(facts: &Facts, now: Timestamp) -> usize {
+    let lately = |stray: &&Stray| now.duration_since(stray.found_at).as_secs() < 60;
+    facts.strays.iter().filter(lately).count()
+}
+
+/// Whether all that was seen of a writer is written down. After a crash an id may be another
+/// transaction's, in another session.
 fn is_known(facts: &Facts, writer: &Writer) -> bool {
     let of_it = facts.strays.iter().find(|stray| stray.is(writer.side, writer.xid));
     of_it.is_some_and(|stray| {
-        stray.fate.is_some()
-            || writer.tables.iter().all(|table| stray.writer.tables.contains(table))
+        stray.writer.session() == writer.session()
+            && (stray.fate.is_some() || stray.has_tables_of(writer))
     })
 }
 
 fn comparing(facts: &Facts, world: &World) -> Option<Next> {
+    let is_running = matches!(world.stray_comparison, Seen::Present(ComparisonView::Running));
+    if facts.paused && is_running {
+        return Some(Next { action: Some(Action::GiveUpBackground), ..Next::default() });
+    }
     if facts.course != Course::AtRest || facts.paused {
         return None;
     }

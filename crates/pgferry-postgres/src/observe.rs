@@ -28,6 +28,7 @@ use pgferry_plan::world::{FenceView, NodeRecord, NodeState, NodeView};
 use pgferry_plan::{Course, Direction, Facts, Seen, Side, Step, World};
 
 use self::known_roles::StillKnown;
+use self::strays::Watched;
 use crate::cluster::PgCluster;
 use crate::node::LookError;
 
@@ -179,7 +180,13 @@ impl PgCluster {
             }
             Step::Confirm => {
                 let of_to = Wants { fence: true, marker: true, ..RECORD };
-                self.see_pair(world, from, Wants { strays: true, ..of_to }, of_to).await;
+                self.see_pair(
+                    world,
+                    from,
+                    Wants { strays: Some(Watched::BehindTheLine), ..of_to },
+                    of_to,
+                )
+                .await;
             }
             Step::CutStream => self.see_subscription(world, Direction::leaving(from)).await,
             Step::RaiseSequences => {
@@ -252,7 +259,10 @@ impl PgCluster {
     }
 
     async fn see_all_for_verdict(&self, facts: &Facts, world: &mut World) {
-        let of = |side| Wants { sequences: true, strays: watched(facts) == Some(side), ..RECORD };
+        let of = |side| {
+            let strays = (watched(facts) == Some(side)).then_some(Watched::AtRest);
+            Wants { sequences: true, strays, ..RECORD }
+        };
         let (source, destination) = (of(Side::Source), of(Side::Destination));
         self.see_within(NODE_LOOK_TIME_AT_REST, world, source, destination).await;
         for direction in Direction::BOTH {
@@ -350,11 +360,17 @@ impl PgCluster {
             // Or a statement that this connection has yet to prepare would overtake another.
             fence::prepare(&client).await;
         }
-        let (record, fence, strays, marker, sequences, roles, fingerprint) = tokio::join!(
+        let (record, strays, fence, marker, sequences, roles, fingerprint) = tokio::join!(
             biased;
             node::record_by(&client),
+            // Before what is prepared is counted: a writer that prepares in between is in one of the two.
+            wanted(wants.strays.is_some(), async {
+                match wants.strays {
+                    Some(watched) => strays::writers_by(side, &client, watched).await,
+                    None => Ok(None),
+                }
+            }),
             wanted(wants.fence, self.fence_by(side, &client)),
-            wanted(wants.strays, strays::writers_by(side, &client)),
             wanted(wants.marker, node::marker_by(side, &client)),
             wanted(wants.sequences, async {
                 sequences::sequences_by(&client, &self.rules).await.map(Some)
@@ -411,7 +427,7 @@ const NODE_LOOK_TIME_AT_REST: Duration = Duration::from_secs(8);
 struct Wants {
     fence: bool,
     /// Who writes there although it is closed.
-    strays: bool,
+    strays: Option<Watched>,
     marker: bool,
     sequences: bool,
     /// Whether the roles that were read before the stall are still all.
@@ -430,7 +446,7 @@ struct Catalogs {
 
 const RECORD: Wants = Wants {
     fence: false,
-    strays: false,
+    strays: None,
     marker: false,
     sequences: false,
     roles: false,

@@ -277,8 +277,9 @@ impl Inner {
         lock(&self.verifier.rounds.figures).running = false;
     }
 
-    /// The same, when it is a round in the background.
+    /// The same, when it is a round in the background; and the comparison of what strays left.
     pub(crate) async fn give_up_background(&self) {
+        self.stop_comparing_strays().await;
         let round = self.verifier.take_in().running.as_ref().is_some_and(|it| it.round.is_some());
         if round {
             self.stop_verification().await;

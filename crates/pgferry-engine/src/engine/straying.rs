@@ -7,14 +7,13 @@ use crate::failpoint;
 use crate::ports::{Cluster, Fault, Journal, LeadershipLost, Traffic};
 
 impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
-    /// Notes the strays of the last look, ends their sessions, and notes what became of them; whether
-    /// anything was noted.
-    pub(super) async fn keep_strays(&mut self) -> Result<bool, LeadershipLost> {
+    /// Notes the strays of the last look, ends their sessions, and notes what became of them. The turn goes
+    /// on behind it: a client that comes again and again must not keep everything else from being done.
+    pub(super) async fn keep_strays(&mut self) -> Result<(), LeadershipLost> {
         let Some(Next { before, action, after }) = next(&self.facts, &self.world) else {
-            return Ok(false);
+            return Ok(());
         };
         let step = self.facts.step();
-        let mut noted = !before.is_empty();
         for event in before {
             tracing::warn!(?event, "somebody wrote on the closed side");
             self.note(self.facts.epoch, event)?;
@@ -29,17 +28,15 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
                 }
                 Err(fault @ Fault::Failed(_)) => {
                     tracing::warn!(%fault, "who writes on the closed side was not ended");
-                    return Ok(noted);
+                    return Ok(());
                 }
             }
         }
         failpoint::reach("after_strays", step).await;
-        noted |= !after.is_empty();
         for event in after {
             tracing::warn!(?event, "a transaction on the closed side has ended");
             self.note(self.facts.epoch, event)?;
         }
-        self.flush().await?;
-        Ok(noted)
+        self.flush().await
     }
 }

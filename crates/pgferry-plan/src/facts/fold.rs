@@ -98,7 +98,7 @@ impl Facts {
             }
             Event::StrayFound { writer } => strays::fold::found(self, writer, entry.at)?,
             Event::StrayEnded { side, xid, fate } => {
-                strays::fold::ended(self, *side, *xid, *fate)?;
+                strays::fold::ended(self, *side, *xid, *fate, entry.at)?;
             }
             Event::StrayCompared { side, xid, tables } => {
                 strays::fold::compared(self, *side, *xid, tables)?;
@@ -134,6 +134,7 @@ impl Facts {
                     && self.lost.is_none() =>
             {
                 let kind = self.kind();
+                self.leftovers.clear();
                 let switchover = Switchover::begun(id, kind, Step::CheckVerdict, at);
                 self.enter(Course::Switchover(switchover));
             }
@@ -202,6 +203,7 @@ impl Facts {
         }
         self.lost = Some(kind.from());
         self.paused = false;
+        self.leftovers.clear();
         let switchover = Switchover::begun(id, kind, Step::CutStream, at);
         self.enter(Course::Switchover(switchover));
         self.began(id, verb, at);
@@ -234,7 +236,7 @@ impl Facts {
 
     fn enter_end(&mut self, verb: Verb, open_passive: bool) {
         self.paused = false;
-        // What a forced switchover could not lead over is not what this end leaves.
+        // What a switchover has left is not what this end leaves.
         self.leftovers.clear();
         self.enter(Course::End { verb, step: Step::DrainBoth, open_passive });
     }

@@ -31,6 +31,7 @@ pub(crate) fn found(facts: &mut Facts, writer: &Writer, at: Timestamp) -> Result
         None => facts.strays.push(Stray {
             writer: writer.clone(),
             found_at: at,
+            ended_at: None,
             operation,
             fate: None,
             left: None,
@@ -46,8 +47,10 @@ pub(crate) fn ended(
     side: Side,
     xid: u64,
     fate: Fate,
+    at: Timestamp,
 ) -> Result<(), &'static str> {
     let stray = of(facts, side, xid)?;
+    stray.ended_at = Some(at);
     if stray.fate.replace(fate).is_some() {
         return Err("that transaction has ended already");
     }
@@ -73,7 +76,9 @@ pub(crate) fn compared(
 
 /// A person has compared everything.
 pub(crate) fn answered(facts: &mut Facts, verified: &Verified) {
-    let before = |stray: &&mut Stray| stray.found_at <= verified.began_at && stray.is_over();
+    let before = |stray: &&mut Stray| {
+        stray.ended_at.is_some_and(|at| at <= verified.began_at) && stray.is_over()
+    };
     facts.strays.iter_mut().filter(before).for_each(|stray| stray.answered = true);
 }
 

@@ -116,6 +116,40 @@ fn who_writes_on_the_closed_side_is_written_down_and_then_ended() {
 }
 
 #[test]
+fn a_client_that_comes_again_and_again_is_ended_and_fills_no_journal() {
+    let mut facts = at_rest();
+    let many: Vec<Writer> =
+        (0..30).map(|n| Writer { xid: 900 + n, pid: n as i32, ..writer(&[ledger()]) }).collect();
+    let first = next(&facts, &world(Seen::Present(many.clone()))).unwrap();
+    assert_eq!(first.before.len(), MOST_A_MINUTE);
+    let Some(Action::EndSessions { sessions, .. }) = &first.action else { panic!("{first:?}") };
+    assert_eq!(sessions.len(), 30);
+    note(&mut facts, &first.before);
+    let then = next(&facts, &world(Seen::Present(many[20..].to_vec()))).unwrap();
+    assert_eq!(then.before, []);
+    let Some(Action::EndSessions { sessions, .. }) = &then.action else { panic!("{then:?}") };
+    assert_eq!(sessions.len(), MOST_A_MINUTE + 10);
+    let mut later = world(Seen::Present(many[20..].to_vec()));
+    later.now += SignedDuration::from_mins(2);
+    assert_eq!(next(&facts, &later).unwrap().before.len(), 10);
+}
+
+#[test]
+fn an_id_that_a_crash_gave_to_another_is_ended_and_not_written_down_again() {
+    let mut facts = at_rest();
+    found(&mut facts, writer(&[ledger()]));
+    let again = Writer { pid: 43, ..writer(&[ledger()]) };
+    let seen = world(Seen::Present(vec![again.clone()]));
+    let open = next(&facts, &seen).unwrap();
+    assert_eq!(open.before, []);
+    let Some(Action::EndSessions { sessions, .. }) = open.action else { panic!() };
+    assert!(sessions.contains(&of_writer(&again)));
+    note(&mut facts, &[ended(Fate::RolledBack)]);
+    let over = next(&facts, &seen).unwrap();
+    assert_eq!((over.before, over.action), (vec![], ends(&again)));
+}
+
+#[test]
 fn what_it_writes_to_later_is_written_down_too() {
     let mut facts = at_rest();
     found(&mut facts, writer(&[ledger()]));

@@ -9,7 +9,7 @@ use crate::quote::{counted, first_ten, table};
 use crate::world::World;
 
 const CODE: &str = "wrote_on_closed_side";
-/// Tables of which the hint prints the statement that shows the rows.
+/// Tables that are told of one by one, in the message and in the hint.
 const SHOWN: usize = 5;
 
 /// What a person should know at rest of writes that stand on a closed side; None when nobody wrote there,
@@ -62,8 +62,16 @@ fn tell(stray: &Stray, comparison: Option<&ComparisonView>) -> Blocker {
     };
     let left = match &stray.left {
         Some(left) => {
-            let words = left.iter().map(|one| in_words(one, stray, comparison));
-            words.collect::<Vec<_>>().join("; ")
+            // An update may hold locks on a thousand partitions, and have written to one.
+            let says_much = |one: &&StrayTable| one.rows > Some(0) || one.differing > Some(0);
+            let (first, rest): (Vec<_>, Vec<_>) = left.iter().partition(says_much);
+            let words = first.into_iter().chain(rest).take(SHOWN);
+            let mut words: Vec<String> =
+                words.map(|one| in_words(one, stray, comparison)).collect();
+            if left.len() > SHOWN {
+                words.push(format!("and {} more tables", left.len() - SHOWN));
+            }
+            words.join("; ")
         }
         None if tables.is_empty() => names,
         None => {

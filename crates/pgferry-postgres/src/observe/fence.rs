@@ -18,6 +18,7 @@ use tokio_postgres::types::ToSql;
 
 use super::Look;
 use super::node::{RECORD, prepared};
+use super::strays::WRITERS;
 use crate::cluster::PgCluster;
 use crate::node::LookError;
 use crate::roles::application_roles;
@@ -207,7 +208,7 @@ impl PgCluster {
 /// Has a connection know the statements of a look at a fence, and of the record that it belongs to,
 /// before it sends the first: their order is part of what is concluded from them.
 pub(super) async fn prepare(client: &Object) {
-    let statements = [RECORD, FENCED_ROLES, STARTING_BACKENDS, SUMMARY, SESSIONS];
+    let statements = [RECORD, WRITERS, FENCED_ROLES, STARTING_BACKENDS, SUMMARY, SESSIONS];
     // What is missing says so when it is sent.
     futures_util::future::join_all(statements.map(|sql| client.prepare_cached(sql))).await;
 }
@@ -264,9 +265,6 @@ fn add_role(row: &Row, database: &str, view: &mut FenceView) -> Result<(), LookE
     let (exists, read_only): (bool, bool) = (row.try_get("exists")?, row.try_get("read_only")?);
     let may_log_in: bool = row.try_get("may_log_in")?;
     if row.try_get("lifted")? {
-        if row.try_get("just_lifted")? {
-            view.just_lifted.push(role.name.clone());
-        }
         if exists && read_only {
             view.still_read_only.push(role.name.clone());
         }
@@ -342,8 +340,6 @@ const FENCED_ROLES: &str = "\
         WHERE s.setrole = r.oid \
         AND s.setdatabase = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) \
         AND 'default_transaction_read_only=on' = ANY (s.setconfig)) AS read_only, \
-    coalesce(n.state = 'open' AND f.lifted_at > n.changed_at \
-        AND f.lifted_at > clock_timestamp() - interval '5 s', false) AS just_lifted, \
     CASE WHEN NOT me.rolsuper THEN nullif(concat_ws(' ', \
         CASE WHEN r.rolsuper THEN format('ALTER ROLE %I NOSUPERUSER;', r.rolname) END, \
         CASE WHEN NOT me.rolcreaterole THEN format('ALTER ROLE %I CREATEROLE;', me.rolname) END, \

@@ -2,7 +2,7 @@
 //!
 //! A transaction is seen while it holds its id; one that begins and commits between two looks is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use deadpool_postgres::Object;
 use pgferry_plan::strays::{Fate, Writer, open};
@@ -12,6 +12,15 @@ use tokio_postgres::Row;
 use super::node::prepared;
 use super::{Look, NODE_LOOK_TIME};
 use crate::cluster::PgCluster;
+
+/// When a closed side is watched for writers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// Whoever has a transaction id stands in the way of the end of a switchover.
+    BehindTheLine,
+    /// Only who changes rows.
+    AtRest,
+}
 
 impl PgCluster {
     /// What became of the strays that are written down and of which that is not known.
@@ -34,11 +43,23 @@ impl PgCluster {
 }
 
 /// Every transaction of a fenced role that has an id, with the tables that it holds a lock for writing on.
-pub(super) async fn writers_by(side: Side, client: &Object) -> Look<Vec<Writer>> {
+///
+/// At rest those alone that change rows: VACUUM, REINDEX and the like have an id in a read-only session
+/// too, and an owner changes definitions on both sides by hand.
+pub(super) async fn writers_by(side: Side, client: &Object, watched: Watched) -> Look<Vec<Writer>> {
     let Some(rows) = prepared(client, WRITERS, &[]).await? else { return Ok(None) };
+    let mut change_rows: BTreeSet<i32> = BTreeSet::new();
+    for row in &rows {
+        if row.try_get("rows")? {
+            change_rows.insert(row.try_get("pid")?);
+        }
+    }
     let mut writers: BTreeMap<(i32, u64), Writer> = BTreeMap::new();
     for row in &rows {
         let writer = writer(side, row)?;
+        if watched == Watched::AtRest && !change_rows.contains(&writer.pid) {
+            continue;
+        }
         let tables = writers.entry((writer.pid, writer.xid)).or_insert(writer);
         if let (Some(schema), Some(name)) =
             (row.try_get::<_, Option<String>>("schema")?, row.try_get::<_, Option<String>>("name")?)
@@ -94,10 +115,11 @@ pub(super) const WRITERS: &str = "\
     SELECT a.pid, (extract(epoch FROM a.backend_start) * 1000000)::bigint AS started_us, \
     a.usename::text AS role, a.backend_xid::text::bigint AS xid, \
     pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot()) AS near, \
-    t.schema, t.name \
+    t.schema, t.name, coalesce(t.rows, false) AS rows \
     FROM pg_catalog.pg_stat_activity a \
     JOIN pgferry.fenced_role f ON f.role = a.usename AND f.lifted_at IS NULL \
-    LEFT JOIN (SELECT DISTINCT l.pid, n.nspname::text AS schema, c.relname::text AS name \
+    LEFT JOIN (SELECT l.pid, n.nspname::text AS schema, c.relname::text AS name, \
+        bool_or(l.mode = 'RowExclusiveLock') AS rows \
         FROM pg_catalog.pg_locks l \
         JOIN pg_catalog.pg_class c ON c.oid = l.relation AND c.relkind = 'r' \
             AND c.relpersistence <> 't' \
@@ -106,6 +128,7 @@ pub(super) const WRITERS: &str = "\
         AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) \
         AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') \
         AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'pglogical', 'pgferry') \
+        GROUP BY l.pid, n.nspname, c.relname \
     ) t ON t.pid = a.pid \
     WHERE a.datname = current_database() AND a.backend_type = 'client backend' \
     AND a.backend_xid IS NOT NULL \

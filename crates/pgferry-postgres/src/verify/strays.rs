@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::background::Gently;
 use super::run::{Alone, Run};
 use super::sql::TableSql;
 use super::{STOPPING, VerifyError, Wish, lock, marker, retry_after};
@@ -87,7 +88,10 @@ impl PgCluster {
             epoch,
             at_rest: true,
             wish: Wish::default(),
-            gently: None,
+            gently: self.config.verify.background.map(|background| Gently {
+                bytes_per_second: background.bytes_per_second,
+                keep: None,
+            }),
             figures: Arc::default(),
             cancel: cancel.clone(),
         };
