@@ -300,8 +300,8 @@ pub fn upkeep(facts: &Facts, world: &World) -> Vec<Action> {
     if actions.is_empty() { followed(facts, world).into_iter().collect() } else { actions }
 }
 
-/// A side that is open, and closed to a role that can be altered again. The sessions that it has from
-/// before are ended by the step at hand, and here where none is.
+/// A side that is open, and closed to a role that can be altered again; then the sessions that it has
+/// from before.
 fn lifted_late(facts: &Facts, world: &World) -> Option<Action> {
     let side = match &facts.course {
         Course::AtRest => facts.active,
@@ -313,15 +313,8 @@ fn lifted_late(facts: &Facts, world: &World) -> Option<Action> {
         | Course::End { .. }
         | Course::Ended(_) => return None,
     };
-    let late = || match fence::left_closed(side, world.node(side).fence.present()?)? {
-        Decision::Act(action) if facts.course == Course::AtRest => Some(action),
-        Decision::Act(_)
-        | Decision::Done(_)
-        | Decision::Wait(_)
-        | Decision::Blocked(_)
-        | Decision::LineCrossed => None,
-    };
-    fence::lift_late(side, world.node(side)).or_else(late)
+    let node = world.node(side);
+    fence::lift_late(side, node).or_else(|| fence::end_late_sessions(side, node))
 }
 
 /// A lost side that is back, and open: the writes that its clients would find acknowledged there are on

@@ -212,10 +212,8 @@ pub struct FenceView {
     /// Those of them that pgferry's role may not alter any more, each with the administrator's
     /// statements after which it may.
     pub cannot_lift: Vec<(RoleName, String)>,
-    /// Roles that could not be altered when their side was opened, and were lifted a moment ago:
-    /// sessions may be starting that have read the settings of before.
-    pub just_lifted: Vec<RoleName>,
-    /// Sessions of such roles of before, a while later: they would stay read-only.
+    /// Sessions of before of roles that could not be altered when their side was opened, a while after
+    /// those were lifted: they would stay read-only.
     pub late_sessions: Vec<SessionView>,
     /// Roles whose fence was lifted, and that are read-only by default all the same.
     pub still_read_only: Vec<RoleName>,

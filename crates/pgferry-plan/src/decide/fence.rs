@@ -60,22 +60,11 @@ pub(super) fn open(side: Side, node: &NodeView) -> Decision {
     }
 }
 
-/// What is left of opening a side, when everybody else writes there: roles that could not be altered,
-/// and sessions of those that could be later.
-pub(super) fn left_closed(side: Side, fence: &FenceView) -> Option<Decision> {
-    if !fence.late_sessions.is_empty() {
-        let sessions = fence.late_sessions.iter().map(|session| session.id.clone()).collect();
-        return Some(Decision::Act(Action::EndSessions { side, sessions }));
-    }
-    if !fence.fenced.is_empty() {
-        return Some(blocked(not_lifted(side, fence)));
-    }
-    (!fence.just_lifted.is_empty()).then(|| {
-        Decision::Wait(format!(
-            "sessions of {} on the {side} may still be starting up",
-            fence.just_lifted.join(", ")
-        ))
-    })
+/// Sessions of roles that were lifted late, from before: they would stay read-only.
+pub(super) fn end_late_sessions(side: Side, node: &NodeView) -> Option<Action> {
+    let late = &node.fence.present()?.late_sessions;
+    let sessions: Vec<SessionId> = late.iter().map(|session| session.id.clone()).collect();
+    (!sessions.is_empty()).then_some(Action::EndSessions { side, sessions })
 }
 
 /// Roles that a side is closed to although it is open.

@@ -3,6 +3,8 @@
 //! Before the line everything that goes wrong ends in opening the active side again; behind it,
 //! in going on. There is no third way.
 
+use std::collections::BTreeSet;
+
 use super::fence::{self, writer_found};
 use super::following::await_marker;
 use super::gate::not_streaming;
@@ -10,8 +12,9 @@ use super::{Decision, Policy, blocked, done, look, traffic};
 use crate::action::Action;
 use crate::facts::{Facts, Switchover};
 use crate::finding::Blocker;
-use crate::journal::Intent;
+use crate::journal::{Evidence, Intent};
 use crate::lag::StreamStatus;
+use crate::name::RoleName;
 use crate::seen::Seen;
 use crate::sequences;
 use crate::side::{Direction, Side};
@@ -190,38 +193,39 @@ pub(super) fn confirm(facts: &Facts, world: &World) -> Decision {
         // No session is left to be ended for it, and its COMMIT passes the fence at any later time.
         return blocked(prepared_on_yielded(from, fenced.prepared));
     }
-    if let Some(left) = fence::left_closed(to, opened) {
-        return left;
-    }
     let writers = look!(world.node(from).strays, "who writes behind the line");
     // Written down and ended beside the steps, as at rest.
     let strays = strays::open(facts, from).count().max(writers.len());
     if strays > 0 {
+        let roles: BTreeSet<&RoleName> =
+            strays::open(facts, from).chain(writers).map(|writer| &writer.role).collect();
+        let roles: Vec<&str> = roles.into_iter().map(String::as_str).collect();
         return Decision::Wait(format!(
-            "{strays} sessions that write on the {from} are being ended"
+            "{strays} sessions that write on the {from} as {} are being ended: stop whatever begins them again",
+            roles.join(", ")
         ));
     }
-    await_marker(facts, world, to).unwrap_or_else(done)
+    if let Some(decision) = await_marker(facts, world, to) {
+        return decision;
+    }
+    // Nobody waits for them, least of all the way back: they are lifted at rest, once they can be.
+    if opened.fenced.is_empty() {
+        done()
+    } else {
+        Decision::Done(Evidence::Leftovers { left: vec![fence::not_lifted(to, opened)] })
+    }
 }
 
 /// Takes a switchover back: the active side is opened again, then the traffic is let go to it. Roles
-/// that could not be lifted keep nobody else waiting.
+/// that could not be lifted are lifted at rest.
 pub(super) fn undo(facts: &Facts, switchover: &Switchover, world: &World) -> Decision {
-    let from = switchover.kind.from();
-    let go_on = |decision: Decision, next: &dyn Fn() -> Decision| match decision {
-        Decision::Done(_) => next(),
-        Decision::Act(_) | Decision::Wait(_) | Decision::Blocked(_) | Decision::LineCrossed => {
-            decision
-        }
-    };
-    let let_go = go_on(undo_fence(facts, switchover, world), &|| traffic::undo(switchover, world));
-    go_on(let_go, &|| {
-        if switchover.step < Step::FenceActive {
-            return done();
-        }
-        let fence = look!(world.node(from).fence, "the fence");
-        fence::left_closed(from, fence).unwrap_or_else(done)
-    })
+    match undo_fence(facts, switchover, world) {
+        Decision::Done(_) => traffic::undo(switchover, world),
+        not_yet @ (Decision::Act(_)
+        | Decision::Wait(_)
+        | Decision::Blocked(_)
+        | Decision::LineCrossed) => not_yet,
+    }
 }
 
 /// Opens the active side, unless its record says that it has yielded. Then the other side may be

@@ -99,7 +99,7 @@ pub(crate) const OPEN: &str = "DO $lift$ DECLARE \
                    ELSE format('SET default_transaction_read_only = %L', fenced.setting) END; \
             IF fenced.locked_out THEN EXECUTE format('ALTER ROLE %I LOGIN', fenced.role); END IF; \
             lifted := lifted || fenced.role; \
-        EXCEPTION WHEN OTHERS THEN \
+        EXCEPTION WHEN insufficient_privilege OR undefined_object THEN \
             IF EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = fenced.role \
                 AND (r.rolcanlogin OR fenced.locked_out IS NOT TRUE) \
                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s WHERE s.setrole = r.oid \
@@ -134,7 +134,8 @@ pub(crate) fn lift(database: &str, role: &FencedRole) -> String {
 pub(crate) const YIELD: &str = "UPDATE pgferry.node SET state = 'yielded', \
      revision = revision + 1, changed_at = clock_timestamp()";
 
-/// Ends client sessions that are still the ones that were seen.
+/// Ends client sessions that are still the ones that were seen, but for those of superusers, unless we
+/// are one: that is an error, and would spare all others in the same statement.
 pub(crate) fn end_sessions(sessions: &[SessionId]) -> String {
     let wanted: Vec<String> =
         sessions.iter().map(|s| format!("({}, {}::bigint)", s.pid, s.started_us)).collect();
@@ -144,7 +145,9 @@ pub(crate) fn end_sessions(sessions: &[SessionId]) -> String {
          SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a \
          JOIN (VALUES {}) AS wanted(pid, started_us) ON wanted.pid = a.pid \
          AND wanted.started_us = (extract(epoch FROM a.backend_start) * 1000000)::bigint \
-         WHERE a.backend_type = 'client backend'",
+         WHERE a.backend_type = 'client backend' AND NOT EXISTS ( \
+            SELECT FROM pg_catalog.pg_roles r, pg_catalog.pg_roles us WHERE r.oid = a.usesysid \
+            AND r.rolsuper AND us.rolname = current_user AND NOT us.rolsuper)",
         wanted.join(", ")
     )
 }

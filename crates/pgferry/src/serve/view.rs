@@ -223,17 +223,16 @@ fn tenths(ms: f64) -> f64 {
     (ms * 10.0).round() / 10.0
 }
 
-/// An operation in the API's words. Finish and abandon also say what stays, on purpose or not, a forced
-/// switchover what it could not lead over, and any switchover who wrote behind its line.
+/// An operation in the API's words. Finish and abandon also say what stays, on purpose or not, a
+/// switchover whom it could not lead over or open its side to, and who wrote behind its line.
 pub(super) fn operation_view(
     name: &MigrationName,
     operation: &Operation,
     facts: &Facts,
 ) -> api::Operation {
     use pgferry_plan::Verb;
-    let forced = facts.lost.is_some()
-        && facts.last_switchover.as_ref().is_some_and(|last| last.operation == operation.id);
-    let leaves = forced || matches!(operation.verb, Verb::Finish | Verb::Abandon);
+    let last = facts.last_switchover.as_ref().is_some_and(|last| last.operation == operation.id);
+    let leaves = last || matches!(operation.verb, Verb::Finish | Verb::Abandon);
     api::Operation {
         id: operation.id,
         migration: name.clone(),

@@ -44,13 +44,6 @@ fn taken_back() -> (Facts, World) {
     (facts, world)
 }
 
-fn code_of(decision: &Decision) -> &str {
-    match decision {
-        Decision::Blocked(blockers) => &blockers[0].code,
-        other => panic!("{other:?}"),
-    }
-}
-
 #[test]
 fn a_role_that_could_not_be_lifted_stands_against_the_opening_of_its_side_alone() {
     let mut facts = at(Step::CheckVerdict);
@@ -80,10 +73,17 @@ fn what_an_opening_could_not_lift_is_told_and_lifted_once_it_can_be() {
     let lift = vec![Action::Open { side: Side::Destination, revision: 3 }];
     let facts = at(Step::Confirm);
     let stuck = opened(without_right(&["app"]));
-    let decision = decide(&facts, &stuck, &policy());
-    let Decision::Blocked(blockers) = &decision else { panic!("{decision:?}") };
-    assert_eq!(blockers[0].code, "fence_not_lifted");
-    assert!(blockers[0].hint.contains("let alter app;") && blockers[0].hint.contains("lift app;"));
+    let mut confirmed = facts.clone();
+    confirmed.intents = vec![Intent::WriteMarker { side: Side::Destination, token: 5 }];
+    let mut there = stuck.clone();
+    let marker = MarkerView { own: 5, other: 5, own_came_back: false };
+    (there.source.marker, there.destination.marker) =
+        (Seen::Present(marker.clone()), Seen::Present(marker));
+    there.source.strays = Seen::Present(Vec::new());
+    let decision = decide(&confirmed, &there, &policy());
+    let Decision::Done(Evidence::Leftovers { left }) = &decision else { panic!("{decision:?}") };
+    assert_eq!(left[0].code, "fence_not_lifted", "nobody waits for it");
+    assert!(left[0].hint.contains("let alter app;") && left[0].hint.contains("lift app;"));
     assert_eq!(upkeep(&facts, &stuck), []);
     // The right is back, or an administrator has lifted it.
     assert_eq!(upkeep(&facts, &opened(closed_to(&["app"]))), lift);
@@ -93,25 +93,22 @@ fn what_an_opening_could_not_lift_is_told_and_lifted_once_it_can_be() {
 }
 
 #[test]
-fn sessions_of_a_role_that_was_lifted_late_are_ended_before_the_end() {
-    let facts = at(Step::Confirm);
+fn sessions_of_a_role_that_was_lifted_late_are_ended() {
+    let mut facts = at(Step::Confirm);
     let late = FenceView { late_sessions: vec![session(true)], ..without_right(&["other"]) };
     let end = Action::EndSessions { side: Side::Destination, sessions: vec![session(true).id] };
-    assert_eq!(decide(&facts, &opened(late.clone()), &policy()), Decision::Act(end.clone()));
-    let soon = FenceView { just_lifted: vec!["app".to_owned()], ..FenceView::default() };
-    assert!(matches!(decide(&facts, &opened(soon), &policy()), Decision::Wait(_)));
-    // At rest, as after a forced switchover, no step does it.
-    let mut facts = facts;
+    let ended = vec![end];
+    assert_eq!(upkeep(&facts, &opened(late.clone())), ended);
     (facts.course, facts.active) = (Course::AtRest, Side::Destination);
-    assert_eq!(upkeep(&facts, &opened(late.clone())), [end]);
+    assert_eq!(upkeep(&facts, &opened(late.clone())), ended);
     assert_eq!(ailing(&facts, &opened(late)).unwrap().code, "fence_not_lifted");
 }
 
 #[test]
-fn taking_back_goes_by_the_same_and_lets_the_traffic_go_first() {
+fn taking_back_waits_for_no_role_that_could_not_be_lifted() {
     let (facts, mut world) = taken_back();
     world.source.fence = Seen::Present(without_right(&["app"]));
-    assert_eq!(code_of(&decide(&facts, &world, &policy())), "fence_not_lifted");
+    assert_eq!(decide(&facts, &world, &policy()), done());
     assert_eq!(upkeep(&facts, &world), []);
     world.source.fence = Seen::Present(closed_to(&["app"]));
     assert_eq!(upkeep(&facts, &world), [Action::Open { side: Side::Source, revision: 3 }]);
