@@ -29,7 +29,8 @@ const KEPT: [&str; 5] = [
        JOIN pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = 'public' ORDER BY 1, 2",
     "SELECT proname, proowner::regrole, proacl, obj_description(oid, 'pg_proc') FROM pg_proc
       WHERE pronamespace = 'public'::regnamespace AND prosqlbody IS NOT NULL ORDER BY 1",
-    "SELECT relname, relowner::regrole, relacl FROM pg_class
+    // MAINTAIN, the `m`, came with 17; whoever has all has it there too.
+    "SELECT relname, relowner::regrole, replace(relacl::text, 'Dxtm/', 'Dxt/') FROM pg_class
       WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'v', 'm') ORDER BY 1",
     "SELECT polname, pg_get_expr(polqual, polrelid), obj_description(oid, 'pg_policy')
        FROM pg_policy ORDER BY 1",
