@@ -159,6 +159,17 @@ impl Daemon {
         self.child.as_ref().map(Child::id)
     }
 
+    /// The most memory that its process has had (`VmHWM`), in KiB.
+    #[must_use]
+    pub fn peak_memory_kib(&self) -> u64 {
+        let pid = self.pid().unwrap_or_else(|| panic!("the daemon does not run"));
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))
+            .unwrap_or_else(|e| panic!("the daemon's memory: {e}"));
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+            .unwrap_or_else(|| panic!("no VmHWM in the daemon's status"))
+    }
+
     /// Its address.
     #[must_use]
     pub fn url(&self) -> String {

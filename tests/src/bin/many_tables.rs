@@ -139,6 +139,8 @@ fn run(daemon: &Daemon, arguments: &Arguments, cpu: &Cpu) {
         if migration["phase"] == "ready" { Ok(()) } else { Err(migration.to_string()) }
     });
     println!("ready                {:>8.2} s after start", began.elapsed().as_secs_f64());
+    let peak_mib = daemon.peak_memory_kib() as f64 / 1024.0;
+    println!("  peak memory of the daemon: {peak_mib:.1} MiB");
     used = cpu.say_since(used, "the way to ready");
 
     let rested = Instant::now();

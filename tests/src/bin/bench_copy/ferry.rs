@@ -1,7 +1,6 @@
 //! pgferry's own run: timed over HTTP, from the order `start` to the journal's word that the stream
 //! has caught up, which stands behind the valid indexes.
 
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -123,7 +122,7 @@ impl Crossing {
         let mut kill = None;
         if let Some(wire) = wire {
             wait_for_half(&daemon)?;
-            peak_before = peak_rss_kib(&daemon);
+            peak_before = daemon.peak_memory_kib();
             daemon.kill();
             let before = wire.copy_bytes();
             say!("killed after {} MB of rows", before / 1_000_000);
@@ -132,7 +131,7 @@ impl Crossing {
         }
         let events = wait_for_last_step(&daemon)?;
         let seconds = started.elapsed().as_secs_f64();
-        let peak_rss_kib = peak_rss_kib(&daemon).max(peak_before);
+        let peak_rss_kib = daemon.peak_memory_kib().max(peak_before);
         if let Some(pid) = daemon.pid() {
             say!("the daemon's own CPU seconds (user + system): {}", Cpu::of_process(pid));
         }
@@ -282,15 +281,4 @@ fn compare(source: &Cluster, destination: &Cluster, written: Written) -> Writes 
     });
     let differences = content::differences(source, destination);
     Writes { written, tables: content::table_count(source), differences }
-}
-
-/// `VmHWM` of the daemon's process.
-fn peak_rss_kib(daemon: &Daemon) -> u64 {
-    let pid = daemon.pid().unwrap_or_else(|| panic!("the daemon does not run"));
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))
-        .unwrap_or_else(|e| panic!("the daemon's memory: {e}"));
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok())
-        .unwrap_or_else(|| panic!("no VmHWM in the daemon's status"))
 }

@@ -183,7 +183,8 @@ fn run(arguments: &Arguments) -> Result<String, String> {
     for (tool, why) in &absent {
         text.push_str(&format!("{:<10} not run: {why}\n", tool.name()));
     }
-    text.push_str(&format!("\npeak memory of the daemon: {:.1} MiB", peak_mib(&daemon)));
+    let peak_mib = daemon.peak_memory_kib() as f64 / 1024.0;
+    text.push_str(&format!("\npeak memory of the daemon: {peak_mib:.1} MiB"));
     Ok(text)
 }
 
@@ -236,18 +237,6 @@ fn compare(
             peers::compare(tool, source, &from, &to, arguments.jobs)
         }
     }
-}
-
-fn peak_mib(daemon: &Daemon) -> f64 {
-    let status = daemon
-        .pid()
-        .and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/status")).ok())
-        .unwrap_or_default();
-    let kib = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
-    kib.map_or(f64::NAN, |kib| kib / 1024.0)
 }
 
 /// NaN of nothing: what was not measured is not zero.
