@@ -93,7 +93,7 @@ impl Arguments {
             rates: vec![500, 2500],
             ways: Way::ALL.to_vec(),
             delay_ms: 0,
-            reconnect_after: Duration::from_millis(3),
+            reconnect_after: Duration::from_millis(25),
             tables: 500,
             sequences: 200,
         };
