@@ -6,6 +6,7 @@
 pub(crate) mod columns;
 pub(crate) mod copy;
 mod definitions;
+mod drain;
 pub(crate) mod end;
 mod existing;
 pub(crate) mod fence;
@@ -24,7 +25,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use pgferry_plan::journal::Intent;
 use pgferry_plan::strays::watched;
-use pgferry_plan::world::{FenceView, NodeRecord, NodeState, NodeView};
+use pgferry_plan::world::{NodeRecord, NodeState, NodeView};
 use pgferry_plan::{Course, Direction, Facts, Seen, Side, Step, World};
 
 use self::known_roles::StillKnown;
@@ -150,7 +151,7 @@ impl PgCluster {
             Step::Drain => {
                 let of_from = Wants { fence: true, marker: true, ..RECORD };
                 self.see_pair(world, from, of_from, MARKER).await;
-                if may_end_drain(facts, world) {
+                if drain::may_end_drain(facts, world) {
                     let of_to = Wants { fence: false, roles: false, ..EVERYTHING };
                     let catalogs = self.see_pair(world, from, EVERYTHING, of_to).await;
                     let fingerprints = catalogs.each_ref().map(|catalogs| catalogs.fingerprint);
@@ -459,56 +460,4 @@ const MARKER: Wants = Wants { marker: true, ..RECORD };
 
 async fn wanted<T>(is: bool, look: impl Future<Output = Look<T>>) -> Seen<T> {
     if is { Seen::from_look(look.await) } else { Seen::default() }
-}
-
-/// Whether a drain may end with one more look, at what the next steps need: everything before the fence
-/// has arrived, and this look found nobody who writes. A writer that was seen is not looked at again: it
-/// may be gone by then, and have committed behind the marker.
-fn may_end_drain(facts: &Facts, world: &World) -> bool {
-    let from = facts.kind().from();
-    let arrived = world.node(from.other()).marker.present().map(|marker| marker.other);
-    let is_closed = |fence: &FenceView| {
-        fence.writers.is_empty() && fence.prepared == 0 && fence.unfenced.is_empty()
-    };
-    facts.intended_marker(from).is_some_and(|token| arrived >= Some(token))
-        && world.node(from).fence.present().is_some_and(is_closed)
-}
-
-#[cfg(test)]
-mod tests {
-    use pgferry_plan::SessionId;
-    use pgferry_plan::world::{MarkerView, SessionView};
-
-    use super::*;
-
-    fn check(arrived: u64, fence: Seen<FenceView>, expected: bool) {
-        let facts = Facts {
-            course: Course::AtRest,
-            active: Side::Source,
-            intents: vec![Intent::WriteMarker { side: Side::Source, token: 7 }],
-            ..Facts::default()
-        };
-        let mut world = World::default();
-        world.source.fence = fence;
-        world.destination.marker =
-            Seen::Present(MarkerView { other: arrived, ..MarkerView::default() });
-        assert_eq!(may_end_drain(&facts, &world), expected);
-    }
-
-    #[test]
-    fn a_writer_seen_where_the_marker_arrives_is_not_forgotten_by_another_look() {
-        check(7, Seen::Present(FenceView::default()), true);
-        check(6, Seen::Present(FenceView::default()), false);
-        check(7, Seen::Unknown(String::new()), false);
-        let writer = SessionView {
-            id: SessionId { pid: 1, started_us: 1 },
-            role: "app".into(),
-            idle: false,
-        };
-        let writes = FenceView { writers: vec![writer], ..FenceView::default() };
-        check(7, Seen::Present(writes), false);
-        check(7, Seen::Present(FenceView { prepared: 1, ..FenceView::default() }), false);
-        let broken = FenceView { unfenced: vec!["app".into()], ..FenceView::default() };
-        check(7, Seen::Present(broken), false);
-    }
 }
