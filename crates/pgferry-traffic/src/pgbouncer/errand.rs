@@ -1,7 +1,7 @@
 //! Bringing one PgBouncer to a goal: what is said on its console, in which order, and what is seen of
 //! it. Each change asks first whether this daemon still leads.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgferry_config::Rewrite;
 use pgferry_engine::Fault;
@@ -21,6 +21,16 @@ const RELOAD_LOOK: Duration = Duration::from_millis(10);
 const QUIET_LOOK: Duration = Duration::from_millis(1);
 /// Logins that hang, or that come one after another, keep no switchover from beginning.
 const LOGIN_TIME: Duration = Duration::from_millis(200);
+/// For how long an answer about who leads stands for asking again, counted from the question. Nobody
+/// takes over from a daemon that was alive so shortly ago (a lease lasts for seconds), and the clock
+/// runs on while a process is frozen.
+const LEADS_FOR: Duration = Duration::from_millis(20);
+
+/// That this daemon was seen to lead.
+#[derive(Clone, Copy, Debug)]
+struct Leads {
+    asked: Instant,
+}
 
 impl<L: Leadership> Inner<L> {
     pub(super) async fn pursue(&self, errand: Errand) -> Result<(), Fault> {
@@ -43,14 +53,18 @@ impl<L: Leadership> Inner<L> {
                 let (paused, prepared) =
                     tokio::join!(self.say(console, "PAUSE"), self.prepare(side));
                 paused?;
-                if self.is_quiet(console).await? {
-                    self.point(console, side, prepared, errand).await?;
+                // The servers are asked while the last connections are on their way out.
+                let (leads, quiet) = tokio::join!(self.leads(errand), self.is_quiet(console));
+                let leads = leads?;
+                if quiet? {
+                    self.point(console, side, prepared, leads, errand).await?;
                 }
                 Ok(())
             }
             TrafficGoal::PointAt(side) => {
                 let prepared = self.prepare(side).await;
-                self.point(console, side, prepared, errand).await
+                let leads = self.leads(errand).await?;
+                self.point(console, side, prepared, leads, errand).await
             }
             TrafficGoal::LetGo(side) => {
                 let mut entry = self.entry(console).await?;
@@ -59,7 +73,8 @@ impl<L: Leadership> Inner<L> {
                 let ours = errand.operation.is_some() || points_at.is_some() || entry.paused;
                 if points_at != Some(side) && ours {
                     let prepared = self.prepare(side).await;
-                    self.point(console, side, prepared, errand).await?;
+                    let leads = self.leads(errand).await?;
+                    self.point(console, side, prepared, leads, errand).await?;
                     entry = self.entry(console).await?;
                 }
                 if entry.paused {
@@ -110,6 +125,7 @@ impl<L: Leadership> Inner<L> {
         console: &AdminConsole,
         side: Side,
         prepared: Result<Option<Prepared>, String>,
+        leads: Leads,
         errand: Errand,
     ) -> Result<(), Fault> {
         let not_rewritten = |why: String| {
@@ -120,9 +136,9 @@ impl<L: Leadership> Inner<L> {
             )
         };
         let prepared = prepared.map_err(not_rewritten)?;
-        self.leads(errand).await?;
+        let leads = self.still_leads(leads, errand).await?;
         self.rewrite(side, prepared, errand).await.map_err(not_rewritten)?;
-        self.leads(errand).await?;
+        self.still_leads(leads, errand).await?;
         // What the entry says is believed, and not the answer: RELOAD fails, too, for what stands
         // elsewhere in the files, and changes the entry all the same.
         let reloaded = console.say("RELOAD").await;
@@ -255,8 +271,14 @@ impl<L: Leadership> Inner<L> {
         )
     }
 
-    async fn leads(&self, errand: Errand) -> Result<(), Fault> {
-        self.leadership.still_leads(errand.epoch).await
+    async fn leads(&self, errand: Errand) -> Result<Leads, Fault> {
+        let asked = Instant::now();
+        self.leadership.still_leads(errand.epoch).await?;
+        Ok(Leads { asked })
+    }
+
+    async fn still_leads(&self, leads: Leads, errand: Errand) -> Result<Leads, Fault> {
+        if leads.asked.elapsed() < LEADS_FOR { Ok(leads) } else { self.leads(errand).await }
     }
 }
 
