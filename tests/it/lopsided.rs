@@ -157,6 +157,36 @@ fn streams_that_cannot_carry_are_told_by_name_and_stand_against_a_switchover() {
     ledger.check(&pair.destination).assert_clean();
 }
 
+#[test]
+fn the_end_does_not_wait_in_silence_for_a_stream_that_cannot_carry() {
+    let pair = Pair::with_bank();
+    let daemon = Daemon::for_bank(&pair);
+    let ledger = Ledger::start(&pair, LedgerOptions::SLOW);
+    daemon.bring_to_ready();
+    wait_for_go(&daemon);
+    daemon.succeed("cutover");
+
+    pair.admin(Side::Source)
+        .run("ALTER TABLE bank.balances ADD CONSTRAINT in_the_way CHECK (amount < 0) NOT VALID");
+    wait_for_blocker(&daemon, "stream_not_streaming");
+    let order = daemon.order("finish");
+    assert_eq!(order.status, 202, "{}", order.body);
+    let hint = eventually("the end to say what it waits for", SOON, || {
+        let condition = daemon.migration()["condition"].clone();
+        match condition["code"].as_str() {
+            Some("stream_not_streaming") => Ok(condition["hint"].as_str().unwrap().to_owned()),
+            _ => Err(condition.to_string()),
+        }
+    });
+    let (_, statement) = hint.split_once("on the source: ").expect(&hint);
+    pair.admin(Side::Source).run(statement);
+    let operation = daemon.wait_for_operation(&order);
+    assert_eq!(operation["state"], "succeeded", "{operation}");
+    ledger.wait_for_writes(5, SOON);
+    ledger.hold();
+    ledger.check(&pair.destination).assert_clean();
+}
+
 /// Sequences near a bound or past it, and what is drawn from each before a switchover: the values
 /// that come, or none where it is exhausted.
 const SEQUENCES: &[(&str, &str, &[i64])] = &[

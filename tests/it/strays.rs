@@ -156,3 +156,30 @@ fn what_was_committed_behind_the_line_is_named_and_compared() {
     let shown = daemon.command(&["status"]).stdout;
     assert!(shown.contains("wrote_on_closed_side") && shown.contains("xmin = '"), "{shown}");
 }
+
+#[test]
+fn a_client_that_comes_again_and_again_is_ended_each_time_and_fills_no_journal() {
+    let pair = Pair::with_bank();
+    let daemon = Daemon::for_bank(&pair);
+    daemon.bring_to_ready();
+    wait_for_go(&daemon);
+    daemon.succeed("cutover");
+    for round in 0..3 {
+        let write = |n| format!("INSERT INTO bank.balances VALUES ({}, 1)", 900 + n);
+        let writers: Vec<Session> = (0..8).map(|n| stray(&pair, Side::Source, &write(n))).collect();
+        for writer in writers {
+            eventually(&format!("its session to end, round {round}"), SOON, || {
+                match writer.try_rows("SELECT 1") {
+                    Ok(_) => Err("it goes on".to_owned()),
+                    Err(_) => Ok(()),
+                }
+            });
+        }
+    }
+    assert_eq!(events(&daemon, "stray_ended", 10).len(), 10, "of 24 within a minute");
+    assert_eq!(events(&daemon, "stray_found", 10).len(), 10);
+    assert_eq!(account(&pair, Side::Source, 900), None);
+    // And the rest goes on meanwhile.
+    wait_for_go(&daemon);
+    daemon.succeed("rollback");
+}

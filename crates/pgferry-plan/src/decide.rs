@@ -169,7 +169,7 @@ fn decide_step(step: Step, facts: &Facts, world: &World, policy: &Policy) -> Dec
         Step::OpenSurvivor => forced::open_survivor(facts, world),
         Step::LeadTraffic => traffic::lead(facts, world),
         Step::DropStreams => forced::drop_streams(facts, world),
-        Step::DrainBoth => end::drain_both(facts, world),
+        Step::DrainBoth => end::drain_both(facts, world, policy),
         Step::DisableSubscriptions => end::disable_subscriptions(world),
         Step::DropSubscriptions => end::drop_subscriptions(world),
         Step::CheckSlotsAndOrigins => end::check_slots_and_origins(world),

@@ -13,7 +13,7 @@ use crate::journal::{Entry, Event, Evidence, Intent, OperationState, Verb};
 use crate::lsn::Lsn;
 use crate::side::{Kind, Side};
 use crate::steps::{Part, Phase, Step};
-use crate::strays::Stray;
+use crate::strays::{Forgotten, Stray};
 use crate::verify::Verified;
 
 /// Everything that is known from the journal.
@@ -59,6 +59,8 @@ pub struct Facts {
     pub repair: Option<Repairing>,
     /// Transactions that wrote on a closed side, oldest first: all that are not over, and the last that are.
     pub strays: Vec<Stray>,
+    /// Those that are over, and went to make room.
+    pub strays_forgotten: Forgotten,
     /// What the end had to leave.
     pub leftovers: Vec<Blocker>,
 }
@@ -213,6 +215,7 @@ impl Default for Facts {
             verification: None,
             repair: None,
             strays: Vec::new(),
+            strays_forgotten: Forgotten::default(),
             leftovers: Vec::new(),
         }
     }

@@ -121,6 +121,15 @@ impl Stray {
     }
 }
 
+/// Strays that a person has yet to hear of, and that were too many to keep: the journal has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// How many.
+    pub number: usize,
+    /// When the last of them had ended.
+    pub last_ended_at: Option<Timestamp>,
+}
+
 /// The comparison of what strays left, as a look sees it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ComparisonView {

@@ -3,16 +3,19 @@
 
 use super::fence::not_lifted;
 use super::following::await_marker;
-use super::{Decision, Policy, done, look, not_seen};
+use super::gate::not_streaming;
+use super::{Decision, Policy, blocked, done, look, not_seen};
 use crate::action::Action;
 use crate::facts::{Course, Facts};
 use crate::finding::Blocker;
 use crate::journal::{Evidence, Intent, Verb};
+use crate::lag::StreamStatus;
+use crate::quote::literal;
 use crate::seen::Seen;
 use crate::side::{Direction, Side};
 use crate::world::{JobView, NodeState, World};
 
-pub(super) fn drain_both(facts: &Facts, world: &World) -> Decision {
+pub(super) fn drain_both(facts: &Facts, world: &World, policy: &Policy) -> Decision {
     match &world.job {
         Seen::Unknown(reason) => return not_seen("the background job", reason),
         Seen::Present(JobView::Running(_)) => return Decision::Act(Action::StopJob),
@@ -30,14 +33,41 @@ pub(super) fn drain_both(facts: &Facts, world: &World) -> Decision {
             (Seen::Absent, _) => {}
             // What a stream has lost never comes. To the active side nothing is under way.
             (Seen::Present(_), Seen::Present(slot)) if slot.lost => {}
-            (Seen::Present(_), _) => {
-                if let Some(decision) = await_marker(facts, world, direction.from()) {
-                    return decision;
+            (Seen::Present(_), _) => match await_marker(facts, world, direction.from()) {
+                None => {}
+                Some(Decision::Wait(reason)) => {
+                    return match held_up(direction, world, policy) {
+                        Some(blocker) => blocked(blocker),
+                        None => Decision::Wait(reason),
+                    };
                 }
-            }
+                Some(decision) => return decision,
+            },
         }
     }
     done()
+}
+
+/// A stream that will not carry the last marker unless somebody sees to it, or gives it up.
+fn held_up(direction: Direction, world: &World, policy: &Policy) -> Option<Blocker> {
+    let lag = world.lag.present()?;
+    let drop = format!(
+        "SELECT pglogical.drop_subscription({}, true);",
+        literal(&policy.migration.subscription(direction))
+    );
+    match lag.stream(direction).status {
+        StreamStatus::Down | StreamStatus::Stalled | StreamStatus::Disabled => Some(Blocker {
+            hint: format!(
+                "the log of the {0} server says what it cannot apply there; or give up what has not arrived, on the {0}: {drop}",
+                direction.to()
+            ),
+            ..not_streaming(direction, lag)
+        }),
+        StreamStatus::Absent
+        | StreamStatus::Starting
+        | StreamStatus::Streaming
+        | StreamStatus::Unknown => None,
+    }
 }
 
 pub(super) fn disable_subscriptions(world: &World) -> Decision {

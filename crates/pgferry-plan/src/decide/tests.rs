@@ -227,6 +227,60 @@ fn nothing_is_fenced_while_a_stream_does_not_run() {
 }
 
 #[test]
+fn the_end_says_how_to_give_up_what_a_stream_does_not_bring() {
+    let course = Course::End { verb: Verb::Finish, step: Step::DrainBoth, open_passive: false };
+    let mut facts = Facts { course, ..at(Step::DrainBoth) };
+    facts.intents = vec![
+        Intent::WriteMarker { side: Side::Source, token: 7 },
+        Intent::WriteMarker { side: Side::Destination, token: 8 },
+    ];
+    let mut world = World { job: Seen::Absent, ..World::default() };
+    world.source.marker = Seen::Present(MarkerView { own: 7, other: 0, ..MarkerView::default() });
+    world.destination.marker =
+        Seen::Present(MarkerView { own: 8, other: 7, ..MarkerView::default() });
+    let subscription = SubscriptionView {
+        enabled: true,
+        initialized: true,
+        worker: false,
+        real_sets: true,
+        forwards_nothing: true,
+        slot: "pgl".to_owned(),
+    };
+    for direction in Direction::BOTH {
+        let stream = world.stream_mut(direction);
+        stream.subscription = Seen::Present(subscription.clone());
+        stream.slot =
+            Seen::Present(SlotView { active: false, confirmed_flush: Lsn(8), lost: false });
+    }
+    for status in StreamStatus::ALL {
+        let mut lag = LagReport::default();
+        (lag.forward.status, lag.reverse.status) = (StreamStatus::Down, status);
+        world.lag = Seen::Present(lag);
+        match (decide(&facts, &world, &policy()), status) {
+            (
+                Decision::Blocked(blockers),
+                StreamStatus::Stalled | StreamStatus::Disabled | StreamStatus::Down,
+            ) => {
+                let hint = &blockers[0].hint;
+                let drop = "on the source: SELECT pglogical.drop_subscription('pgferry_orders_reverse', true);";
+                assert!(hint.ends_with(drop), "{hint}");
+            }
+            (
+                Decision::Wait(_),
+                StreamStatus::Absent
+                | StreamStatus::Starting
+                | StreamStatus::Streaming
+                | StreamStatus::Unknown,
+            ) => {}
+            (other, _) => panic!("{status}: {other:?}"),
+        }
+    }
+    // Which is then seen.
+    world.stream_mut(Direction::Reverse).subscription = Seen::Absent;
+    assert!(matches!(decide(&facts, &world, &policy()), Decision::Done(_)));
+}
+
+#[test]
 fn streams_that_rest_are_woken_both_at_once() {
     let mut world = World::default();
     let mut lag = LagReport::default();

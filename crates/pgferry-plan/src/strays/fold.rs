@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Fate, Stray, StrayTable, Writer};
+use super::{Fate, Forgotten, Stray, StrayTable, Writer};
 use crate::facts::{Course, Facts};
 use crate::side::Side;
 use crate::verify::Verified;
@@ -80,6 +80,9 @@ pub(crate) fn answered(facts: &mut Facts, verified: &Verified) {
         stray.ended_at.is_some_and(|at| at <= verified.began_at) && stray.is_over()
     };
     facts.strays.iter_mut().filter(before).for_each(|stray| stray.answered = true);
+    if facts.strays_forgotten.last_ended_at <= Some(verified.began_at) {
+        facts.strays_forgotten = Forgotten::default();
+    }
 }
 
 fn of(facts: &mut Facts, side: Side, xid: u64) -> Result<&mut Stray, &'static str> {
@@ -91,10 +94,15 @@ fn forget_the_oldest(facts: &mut Facts) {
     let mut too_many = over.saturating_sub(KEPT);
     // What nobody has to hear of any more goes first.
     let is_past = |stray: &Stray| stray.answered || stray.fate == Some(Fate::RolledBack);
+    let forgotten = &mut facts.strays_forgotten;
     for may_go in [is_past, |_: &Stray| true] {
         facts.strays.retain(|stray| {
             let goes = too_many > 0 && stray.is_over() && may_go(stray);
             too_many -= usize::from(goes);
+            if goes && !is_past(stray) {
+                forgotten.number += 1;
+                forgotten.last_ended_at = forgotten.last_ended_at.max(stray.ended_at);
+            }
             !goes
         });
     }

@@ -306,6 +306,23 @@ fn events_that_cannot_follow_are_refused_and_the_oldest_are_forgotten() {
 }
 
 #[test]
+fn those_that_went_to_make_room_are_counted_until_a_person_has_compared_everything() {
+    let mut facts = at_rest();
+    for xid in 0..100 {
+        found(&mut facts, Writer { xid, ..writer(&[]) });
+        note(&mut facts, &[Event::StrayEnded { side: Side::Source, xid, fate: Fate::Committed }]);
+    }
+    assert!(facts.strays.len() <= 20);
+    let said = ailing(&facts, &nobody()).unwrap().message;
+    assert!(said.contains("; and 99 more before it"), "{said}");
+    let verified = |began_at| Verified { began_at, ..crate::verify::tests::verified(0) };
+    fold::answered(&mut facts, &verified(now() - SignedDuration::from_secs(1)));
+    assert!(ailing(&facts, &nobody()).unwrap().message.contains("and 99 more"));
+    fold::answered(&mut facts, &verified(now()));
+    assert_eq!((ailing(&facts, &nobody()), facts.strays_forgotten.number), (None, 0));
+}
+
+#[test]
 fn an_event_of_the_journal_reads_as_it_was_written() {
     let events = [
         Event::StrayFound { writer: writer(&[ledger()]) },

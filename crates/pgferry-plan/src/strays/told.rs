@@ -19,7 +19,7 @@ pub(crate) fn ailing(facts: &Facts, world: &World) -> Option<Blocker> {
     let told = |stray: &&Stray| !stray.answered && stray.fate != Some(Fate::RolledBack);
     let mut told = facts.strays.iter().rev().filter(told);
     let mut blocker = tell(told.next()?, world.stray_comparison.present());
-    let more = told.count();
+    let more = told.count() + facts.strays_forgotten.number;
     if more > 0 {
         blocker.message.push_str(&format!("; and {more} more before it (`pgferry events`)"));
     }
