@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use self::console::{AdminConsole, Entry};
+use self::include_file::Prepared;
 use crate::leadership::Leadership;
 
 /// Less than a look within the stall is given.
@@ -61,6 +62,8 @@ struct Inner<L> {
     failed: Mutex<Option<(Errand, u32, TrafficFailure)>>,
     /// Open before it is needed: a login takes longer than what is said then.
     spare: Mutex<Option<AdminConsole>>,
+    /// Written before it is needed: with clients held nobody waits for a disk that others are busy with.
+    file: Mutex<Option<(Side, Prepared)>>,
 }
 
 #[derive(Debug, Default)]
@@ -103,6 +106,7 @@ impl<L: Leadership> Pgbouncer<L> {
             leadership,
             failed: Mutex::default(),
             spare: Mutex::default(),
+            file: Mutex::default(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -149,12 +153,22 @@ impl<L: Leadership> Pgbouncer<L> {
         }
     }
 
-    /// Opens what the switchover that begins will need.
-    pub(crate) async fn warm_up(&self) {
+    /// Opens and writes what the switchover to a side, which begins, will need. What fails here is done when
+    /// it is needed, and told then.
+    pub(crate) async fn warm_up(&self, to: Side) {
         let warm = lock(&self.inner.spare).as_ref().is_some_and(|spare| !spare.is_closed());
         if !warm && let Ok(Ok(open)) = tokio::time::timeout(LOOK_TIME, self.inner.connect()).await {
             lock(&self.inner.spare).replace(open);
         }
+        let written = lock(&self.inner.file).as_ref().is_some_and(|(side, _)| *side == to);
+        if !written && let Ok(Some(file)) = self.inner.prepare(to).await {
+            lock(&self.inner.file).replace((to, file));
+        }
+    }
+
+    /// Removes what a switchover that did not come so far had no need of.
+    pub(crate) fn cool_down(&self) {
+        lock(&self.inner.file).take();
     }
 
     /// What was seen, with what is being done and what failed in this switchover, or at this rest.
@@ -212,6 +226,10 @@ impl<L: Leadership> Inner<L> {
     async fn connect(&self) -> Result<AdminConsole, String> {
         let name = format!("pgferry/{}", self.migration);
         AdminConsole::open(&self.connector, &name).await.map_err(|error| error.to_string())
+    }
+
+    fn take_file(&self, to: Side) -> Option<Prepared> {
+        lock(&self.file).take().filter(|(side, _)| *side == to).map(|(_, file)| file)
     }
 
     fn state(&self, entry: &Entry, thorough: bool, is_admin: bool) -> PoolerState {

@@ -144,10 +144,11 @@ impl<L: Leadership> Traffic for MigrationTraffic<L> {
             (_, Look::Nothing) => Seen::default(),
             (Method::Pgbouncers(pgbouncers), look) => {
                 let thorough = matches!(look, Look::Readiness);
-                let warm = thorough && operation.is_some();
                 let views = join_all(pgbouncers.iter().map(|one| async move {
-                    if warm {
-                        one.warm_up().await;
+                    match operation {
+                        Some(_) if thorough => one.warm_up(facts.kind().to()).await,
+                        Some(_) => {}
+                        None => one.cool_down(),
                     }
                     let state = one.look(thorough).await;
                     one.view(state, operation)

@@ -49,9 +49,9 @@ impl<L: Leadership> Inner<L> {
                 self.await_logins(console).await?;
                 self.leads(errand).await?;
                 // A PAUSE is answered when the last transaction has ended; that it holds is seen at
-                // once. Meanwhile the disk is waited for.
+                // once. Meanwhile the disk is waited for, where that was not done before.
                 let (paused, prepared) =
-                    tokio::join!(self.say(console, "PAUSE"), self.prepare(side));
+                    tokio::join!(self.say(console, "PAUSE"), self.prepared(side));
                 paused?;
                 // The servers are asked while the last connections are on their way out.
                 let (leads, quiet) = tokio::join!(self.leads(errand), self.is_quiet(console));
@@ -192,8 +192,16 @@ impl<L: Leadership> Inner<L> {
         Ok(())
     }
 
+    /// The file for a side, as it was prepared when the switchover began.
+    async fn prepared(&self, side: Side) -> Result<Option<Prepared>, String> {
+        match self.take_file(side) {
+            Some(prepared) => Ok(Some(prepared)),
+            None => self.prepare(side).await,
+        }
+    }
+
     /// What can be done beforehand to lead it to a side.
-    async fn prepare(&self, side: Side) -> Result<Option<Prepared>, String> {
+    pub(super) async fn prepare(&self, side: Side) -> Result<Option<Prepared>, String> {
         let Rewrite::IncludeFile(file) = &self.config.rewrite else { return Ok(None) };
         let (file, text) = (file.clone(), self.text(side));
         blocking(move || Prepared::write(&file, &text)).await.map(Some)

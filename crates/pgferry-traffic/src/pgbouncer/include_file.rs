@@ -40,6 +40,7 @@ pub(super) fn says(file: &Path, text: &str) -> bool {
 }
 
 /// A new content of the file, on disk beside it. Removed when it is not put in place.
+#[derive(Debug)]
 pub(super) struct Prepared {
     file: PathBuf,
     beside: PathBuf,
