@@ -113,6 +113,20 @@ fn a_switchover_that_is_taken_back_lets_the_clients_go_where_they_were() {
     assert_led(&pair, &[&one, &two], Side::Source);
     assert_whole(&pair, &ledger, Side::Source);
     assert_eq!(rest(&daemon), Side::Source);
+    for one in [&one, &two] {
+        eventually("what was written beforehand to be removed", SOON, || {
+            let beside = prepared_beside(one);
+            if beside.is_empty() { Ok(()) } else { Err(format!("{beside:?}")) }
+        });
+    }
+}
+
+/// Files of pgferry's beside the included one.
+fn prepared_beside(one: &PgBouncer) -> Vec<String> {
+    let file = one.include_file();
+    let entries = std::fs::read_dir(file.parent().unwrap()).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.contains(".pgferry-")).collect()
 }
 
 #[test]

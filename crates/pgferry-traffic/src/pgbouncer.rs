@@ -161,7 +161,10 @@ impl<L: Leadership> Pgbouncer<L> {
             lock(&self.inner.spare).replace(open);
         }
         let written = lock(&self.inner.file).as_ref().is_some_and(|(side, _)| *side == to);
-        if !written && let Ok(Some(file)) = self.inner.prepare(to).await {
+        if !written
+            && let Ok(Ok(Some(file))) =
+                tokio::time::timeout(LOOK_TIME, self.inner.prepare(to)).await
+        {
             lock(&self.inner.file).replace((to, file));
         }
     }

@@ -68,6 +68,9 @@ pub(crate) struct Arguments {
     /// Milliseconds added to every round trip between the destination and source, daemon and PgBouncer;
     /// the clients stay where they are.
     pub(crate) delay_ms: u32,
+    /// What a client waits between two transactions; the shorter, the fewer clients make a rate. It is part of
+    /// every gap that is measured.
+    pub(crate) pause: Duration,
     /// How soon a client that was refused tries again.
     pub(crate) reconnect_after: Duration,
     /// Tables beside those that are written.
@@ -77,8 +80,8 @@ pub(crate) struct Arguments {
 }
 
 const USAGE: &str = "usage: bench-switchover [--switchovers N] [--by-hand N] [--rates N,…] \
-[--ways multi_host,pgbouncer,read_only_role,native] [--delay-ms N] [--reconnect-ms N] \
-[--tables N] [--sequences N]";
+[--ways multi_host,pgbouncer,read_only_role,native] [--delay-ms N] [--pause-ms N] \
+[--reconnect-ms N] [--tables N] [--sequences N]";
 
 impl Arguments {
     /// Reads the command line; the error is what to print.
@@ -93,6 +96,7 @@ impl Arguments {
             rates: vec![500, 2500],
             ways: Way::ALL.to_vec(),
             delay_ms: 0,
+            pause: Duration::from_millis(12),
             reconnect_after: Duration::from_millis(25),
             tables: 500,
             sequences: 200,
@@ -104,6 +108,7 @@ impl Arguments {
                 "--switchovers" => arguments.switchovers = number()?,
                 "--by-hand" => arguments.by_hand = number()?,
                 "--delay-ms" => arguments.delay_ms = number()?,
+                "--pause-ms" => arguments.pause = Duration::from_millis(number()?.into()),
                 "--reconnect-ms" => {
                     arguments.reconnect_after = Duration::from_millis(number()?.into());
                 }

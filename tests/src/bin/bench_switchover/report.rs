@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::arguments::{Arguments, Way};
-use crate::stage::{Measured, PAUSE};
+use crate::stage::Measured;
 
 /// The figures of every way.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ impl Report {
             arguments.tables,
             arguments.sequences,
             arguments.delay_ms,
-            PAUSE.as_millis()
+            arguments.pause.as_millis()
         );
         Self { set, rows: Vec::new() }
     }

@@ -18,10 +18,7 @@ const SETTLE_DEADLINE: Duration = Duration::from_secs(120);
 /// Commits of each client between two switchovers.
 const WRITE_ON: usize = 12;
 
-/// What a client waits between two transactions. It is part of every gap that is measured.
-pub(crate) const PAUSE: Duration = Duration::from_millis(12);
-
-/// About what a transaction takes under this load; together with the pause it makes the rate.
+/// About what a transaction takes under this load; together with the clients' pause it makes the rate.
 const TRANSACTION: Duration = Duration::from_millis(3);
 
 /// Everything that runs, in the order in which it must end: clients, daemon, servers.
@@ -80,10 +77,10 @@ impl Stage {
             daemon.bring_to_ready();
             daemon
         });
-        let each = 1.0 / (PAUSE + TRANSACTION).as_secs_f64();
+        let Arguments { pause, reconnect_after, .. } = *arguments;
+        let each = 1.0 / (pause + TRANSACTION).as_secs_f64();
         let writers = (f64::from(rate) / each).ceil().clamp(1.0, 90.0) as u16;
-        let options =
-            LedgerOptions { writers, pause: PAUSE, reconnect_after: arguments.reconnect_after };
+        let options = LedgerOptions { writers, pause, reconnect_after };
         let ledger = match &pgbouncer {
             Some(pgbouncer) => Ledger::with_configs(&[pgbouncer.app_config()], options),
             None => Ledger::start(&pair, options),
