@@ -19,6 +19,7 @@ mod observe;
 pub mod preflight;
 pub mod quote;
 pub mod roles;
+mod row_by_row;
 pub mod schema;
 pub mod scope;
 mod statements;

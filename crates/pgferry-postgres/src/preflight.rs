@@ -15,6 +15,7 @@ use pgferry_plan::preflight::{NodeFacts, PreflightFacts, PreflightPolicy, RoleFa
 use pgferry_plan::{RoleName, Seen};
 
 use crate::roles::{application_roles, locked_out};
+use crate::row_by_row::all;
 use crate::scope::{Sizes, tables_in_scope};
 
 mod rows;
@@ -144,15 +145,6 @@ async fn one<T>(
     convert: impl Fn(&Row) -> Result<T, Error>,
 ) -> Result<Option<T>, Error> {
     client.query_opt(statement, parameters).await?.as_ref().map(convert).transpose()
-}
-
-async fn all<T>(
-    client: &Client,
-    statement: &str,
-    parameters: &[&(dyn ToSql + Sync)],
-    convert: impl Fn(&Row) -> Result<T, Error>,
-) -> Result<Vec<T>, Error> {
-    client.query(statement, parameters).await?.iter().map(convert).collect()
 }
 
 fn seen<T>(look: Result<Option<T>, Error>) -> Seen<T> {

@@ -3,6 +3,7 @@
 //! One statement each, however many tables there are, and no lock on any of them, so that the
 //! look can be repeated every second beside a copy or a switchover. Nothing here writes.
 
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 
 use pgferry_plan::TableName;
@@ -10,6 +11,8 @@ use pgferry_plan::scope::{
     ColumnView, Generated, Identity, Key, RowSecurity, ScopeRules, SetMembership, SetNames,
     TableView,
 };
+
+use crate::row_by_row;
 
 const TABLES: &str = include_str!("scope/tables.sql");
 const MEMBERSHIP: &str = include_str!("scope/membership.sql");
@@ -34,10 +37,9 @@ pub async fn tables_in_scope(
     let excluded_names: Vec<&str> =
         rules.exclude_tables.iter().map(|table| table.name.as_str()).collect();
     let measure = sizes == Sizes::Measured;
-    let rows = client
-        .query(TABLES, &[&rules.schemas, &excluded_schemas, &excluded_names, &measure])
-        .await?;
-    rows.iter().map(table_from).collect()
+    let parameters: [&(dyn ToSql + Sync); 4] =
+        [&rules.schemas, &excluded_schemas, &excluded_names, &measure];
+    row_by_row::all(client, TABLES, &parameters, table_from).await
 }
 
 /// Which tables the local pglogical node has in the migration's two replication sets.
@@ -47,13 +49,15 @@ pub async fn set_membership(
 ) -> Result<SetMembership, tokio_postgres::Error> {
     let names = [sets.keyed.as_str(), sets.insert_only.as_str()];
     let mut membership = SetMembership::new();
-    for row in client.query(MEMBERSHIP, &[&names.as_slice()]).await? {
+    row_by_row::each(client, MEMBERSHIP, &[&names.as_slice()], |row| {
         let table = TableName::new(
             row.try_get::<_, String>("table_schema")?,
             row.try_get::<_, String>("table_name")?,
         );
         membership.entry(table).or_default().insert(row.try_get("set_name")?);
-    }
+        Ok(())
+    })
+    .await?;
     Ok(membership)
 }
 

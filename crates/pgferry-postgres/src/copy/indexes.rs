@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use pgferry_plan::TableName;
 use tokio_postgres::{Client, Row};
 
-use crate::quote;
+use crate::{quote, row_by_row};
 
 const INDEXES: &str = include_str!("indexes.sql");
 
@@ -50,19 +50,17 @@ pub(super) async fn missing_indexes(
 ) -> Result<BTreeMap<TableName, Vec<Index>>, (bool, tokio_postgres::Error)> {
     let schemas: Vec<&str> = tables.iter().map(|table| table.schema.as_str()).collect();
     let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
-    let (wanted, there) =
-        tokio::join!(async { source.query(INDEXES, &[&schemas, &names]).await }, async {
-            destination.query(PRESENT, &[&schemas]).await
-        });
-    let on_source = |error| (true, error);
-    let there = there.and_then(|rows| present(&rows)).map_err(|error| (false, error))?;
+    let there = present(destination, &schemas).await.map_err(|error| (false, error))?;
     let mut missing: BTreeMap<TableName, Vec<Index>> = BTreeMap::new();
-    for row in wanted.map_err(on_source)? {
-        let (table, index) = read(&row, &there).map_err(on_source)?;
+    row_by_row::each(source, INDEXES, &[&schemas, &names], |row| {
+        let (table, index) = read(row, &there)?;
         if index.create.is_some() || !index.complete.is_empty() {
             missing.entry(table).or_default().push(index);
         }
-    }
+        Ok(())
+    })
+    .await
+    .map_err(|error| (true, error))?;
     Ok(missing)
 }
 
@@ -77,7 +75,7 @@ struct State {
     statistics_targets: i64,
 }
 
-fn present(rows: &[Row]) -> Result<Present, tokio_postgres::Error> {
+async fn present(destination: &Client, schemas: &[&str]) -> Result<Present, tokio_postgres::Error> {
     let read = |row: &Row| {
         let state = State {
             is_constraint: row.try_get(2)?,
@@ -87,7 +85,8 @@ fn present(rows: &[Row]) -> Result<Present, tokio_postgres::Error> {
         };
         Ok(((row.try_get(0)?, row.try_get(1)?), state))
     };
-    rows.iter().map(read).collect()
+    let there = row_by_row::all(destination, PRESENT, &[&schemas], read).await?;
+    Ok(there.into_iter().collect())
 }
 
 fn read(row: &Row, present: &Present) -> Result<(TableName, Index), tokio_postgres::Error> {

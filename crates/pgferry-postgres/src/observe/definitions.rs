@@ -11,6 +11,7 @@ use tokio_postgres::Client;
 use super::existing::{Names, properties};
 use crate::cluster::PgCluster;
 use crate::node::LookError;
+use crate::row_by_row;
 use crate::schema::{PostData, SchemaScope, compare_post_data, gist};
 
 const BESIDE_TABLES: &str = include_str!("definitions/beside_tables.sql");
@@ -109,7 +110,7 @@ struct Beside {
 
 async fn beside_tables(client: &Client, scope: &SchemaScope) -> Result<Beside, LookError> {
     let mut beside = Beside::default();
-    for row in client.query(BESIDE_TABLES, &[&scope.schemas]).await? {
+    row_by_row::each(client, BESIDE_TABLES, &[&scope.schemas], |row| {
         let object: String = row.try_get("object")?;
         if let Some(definition) = row.try_get("definition")? {
             beside.printed.insert(object.clone(), definition);
@@ -117,6 +118,8 @@ async fn beside_tables(client: &Client, scope: &SchemaScope) -> Result<Beside, L
         if let Some(grants) = row.try_get("grants")? {
             beside.grants.insert(object, grants);
         }
-    }
+        Ok(())
+    })
+    .await?;
     Ok(beside)
 }

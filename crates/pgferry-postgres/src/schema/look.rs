@@ -14,6 +14,7 @@ use tokio_postgres::Client;
 use super::gist::gist;
 use super::toc::ObjectId;
 use super::{SchemaError, SchemaScope};
+use crate::row_by_row;
 
 const OBJECTS: &str = include_str!("objects.sql");
 const MAJOR: &str = "SELECT current_setting('server_version_num')::int / 10000";
@@ -211,7 +212,7 @@ async fn both(
 
 async fn objects(client: &Client, scope: &SchemaScope) -> Result<Objects, tokio_postgres::Error> {
     let mut objects = Objects::new();
-    for row in client.query(OBJECTS, &[&scope.schemas]).await? {
+    row_by_row::each(client, OBJECTS, &[&scope.schemas], |row| {
         let name = ObjectName {
             kind: row.try_get("kind")?,
             schema: row.try_get("schema_name")?,
@@ -225,7 +226,9 @@ async fn objects(client: &Client, scope: &SchemaScope) -> Result<Objects, tokio_
             sound: row.try_get("sound")?,
         };
         objects.insert(name, object);
-    }
+        Ok(())
+    })
+    .await?;
     Ok(objects)
 }
 
