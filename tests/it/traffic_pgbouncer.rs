@@ -1,6 +1,7 @@
 //! Clients that know nothing but PgBouncer: held, led over and let go, whatever dies meanwhile.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use pgferry_plan::Side;
@@ -10,7 +11,9 @@ use pgferry_tests::tempdir::TempDir;
 use pgferry_tests::{Daemon, Ledger, LedgerOptions, Pair, PgBouncer, eventually};
 use toml::Value;
 
-use crate::settled::{SOON, assert_whole, order_and_die, rest, wait_for_go, wait_for_verdict};
+use crate::settled::{
+    SOON, assert_whole, hold_at, order_and_die, rest, wait_for_go, wait_for_verdict,
+};
 
 fn ledger(pgbouncers: &[&PgBouncer], options: LedgerOptions) -> Ledger {
     let configs: Vec<_> = pgbouncers.iter().map(|one| one.app_config()).collect();
@@ -122,11 +125,38 @@ fn a_switchover_that_is_taken_back_lets_the_clients_go_where_they_were() {
 }
 
 /// Files of pgferry's beside the included one.
-fn prepared_beside(one: &PgBouncer) -> Vec<String> {
+fn prepared_beside(one: &PgBouncer) -> Vec<PathBuf> {
     let file = one.include_file();
     let entries = std::fs::read_dir(file.parent().unwrap()).unwrap();
-    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names.filter(|name| name.contains(".pgferry-")).collect()
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.to_string_lossy().contains(".pgferry-")).collect()
+}
+
+#[test]
+fn the_file_is_written_before_clients_are_held_and_anew_when_it_is_gone_by_then() {
+    let pair = Pair::with_bank();
+    let one = PgBouncer::start(&pair);
+    let daemon = Daemon::start(&in_front(&pair, &[&one]));
+    daemon.bring_to_ready();
+    for (verb, active, goes) in
+        [("cutover", Side::Destination, false), ("rollback", Side::Source, true)]
+    {
+        wait_for_go(&daemon);
+        let order = hold_at(&daemon, verb, "before_effect:pause_traffic");
+        let beside = prepared_beside(&one);
+        let [prepared] = beside.as_slice() else { panic!("{beside:?}") };
+        let inode = std::fs::metadata(prepared).unwrap().ino();
+        if goes {
+            std::fs::remove_file(prepared).unwrap();
+        }
+        daemon.failpoint().release();
+        let operation = daemon.wait_for_operation(&order);
+        assert_eq!(operation["state"], "succeeded", "{operation}");
+        assert_led(&pair, &[&one], active);
+        let stands = std::fs::metadata(one.include_file()).unwrap().ino();
+        assert!(goes || stands == inode, "another file was put in place");
+        assert!(prepared_beside(&one).is_empty());
+    }
 }
 
 #[test]

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_way_takes_the_time_that_it_was_given_and_not_whole_milliseconds_more() {
+    fn a_round_trip_takes_the_time_of_both_ways_at_the_least() {
         let echo = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let target = echo.local_addr().unwrap().port();
         std::thread::spawn(move || {

@@ -171,7 +171,8 @@ impl<L: Leadership> Pgbouncer<L> {
 
     /// Removes what a switchover that did not come so far had no need of.
     pub(crate) fn cool_down(&self) {
-        lock(&self.inner.file).take();
+        let unneeded = lock(&self.inner.file).take();
+        drop(unneeded);
     }
 
     /// What was seen, with what is being done and what failed in this switchover, or at this rest.
@@ -221,6 +222,7 @@ impl<L: Leadership> Pgbouncer<L> {
     }
 
     pub(crate) fn stop(&self) {
+        self.cool_down();
         lock(&self.work).stop();
     }
 }

@@ -48,26 +48,35 @@ pub(super) fn drain_both(facts: &Facts, world: &World, policy: &Policy) -> Decis
     done()
 }
 
-/// A stream that will not carry the last marker unless somebody sees to it, or gives it up.
+/// A stream that will not carry the last marker unless somebody sees to it, or gives it up. None while a
+/// server is away, or was until now: then that is what is waited for, and everything arrives.
 fn held_up(direction: Direction, world: &World, policy: &Policy) -> Option<Blocker> {
     let lag = world.lag.present()?;
-    let drop = format!(
-        "SELECT pglogical.drop_subscription({}, true);",
-        literal(&policy.migration.subscription(direction))
-    );
-    match lag.stream(direction).status {
-        StreamStatus::Down | StreamStatus::Stalled | StreamStatus::Disabled => Some(Blocker {
-            hint: format!(
-                "the log of the {0} server says what it cannot apply there; or give up what has not arrived, on the {0}: {drop}",
-                direction.to()
-            ),
-            ..not_streaming(direction, lag)
-        }),
+    world.stream(direction).slot.present()?;
+    for side in Side::BOTH {
+        world.node(side).marker.present()?;
+    }
+    let (to, name) = (direction.to(), literal(&policy.migration.subscription(direction)));
+    let mend = match lag.stream(direction).status {
+        StreamStatus::Down => format!(
+            "it is woken again and again; if it stays so, the log of the {to} server says what it cannot apply there"
+        ),
+        StreamStatus::Stalled => {
+            format!("look for what holds its worker on the {to}, a lock most of all")
+        }
+        StreamStatus::Disabled => {
+            format!("on the {to}: SELECT pglogical.alter_subscription_enable({name}, true);")
+        }
         StreamStatus::Absent
         | StreamStatus::Starting
         | StreamStatus::Streaming
-        | StreamStatus::Unknown => None,
-    }
+        | StreamStatus::Unknown => return None,
+    };
+    let give_up = format!("SELECT pglogical.drop_subscription({name}, true);");
+    Some(Blocker {
+        hint: format!("{mend}; or give up what has not arrived, on the {to}: {give_up}"),
+        ..not_streaming(direction, lag)
+    })
 }
 
 pub(super) fn disable_subscriptions(world: &World) -> Decision {

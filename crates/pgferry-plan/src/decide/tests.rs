@@ -275,6 +275,15 @@ fn the_end_says_how_to_give_up_what_a_stream_does_not_bring() {
             (other, _) => panic!("{status}: {other:?}"),
         }
     }
+    // A server that is away takes its walsender with it, and comes back with everything.
+    for side in Side::BOTH {
+        let mut away = world.clone();
+        let mut lag = LagReport::default();
+        lag.reverse.status = StreamStatus::Down;
+        away.lag = Seen::Present(lag);
+        away.node_mut(side).marker = Seen::Unknown("connection refused".to_owned());
+        assert!(matches!(decide(&facts, &away, &policy()), Decision::Wait(_)), "{side}");
+    }
     // Which is then seen.
     world.stream_mut(Direction::Reverse).subscription = Seen::Absent;
     assert!(matches!(decide(&facts, &world, &policy()), Decision::Done(_)));

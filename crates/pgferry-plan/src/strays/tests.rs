@@ -318,7 +318,12 @@ fn those_that_went_to_make_room_are_counted_until_a_person_has_compared_everythi
     let verified = |began_at| Verified { began_at, ..crate::verify::tests::verified(0) };
     fold::answered(&mut facts, &verified(now() - SignedDuration::from_secs(1)));
     assert!(ailing(&facts, &nobody()).unwrap().message.contains("and 99 more"));
+    // One that went had ended behind those that are left, and behind the beginning of a verification.
+    facts.strays_forgotten.last_ended_at = Some(now() + SignedDuration::from_secs(1));
     fold::answered(&mut facts, &verified(now()));
+    let said = ailing(&facts, &nobody()).unwrap().message;
+    assert!(said.starts_with("80 transactions wrote on a closed side"), "{said}");
+    fold::answered(&mut facts, &verified(now() + SignedDuration::from_secs(1)));
     assert_eq!((ailing(&facts, &nobody()), facts.strays_forgotten.number), (None, 0));
 }
 

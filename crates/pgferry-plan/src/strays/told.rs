@@ -18,8 +18,21 @@ const SHOWN: usize = 5;
 pub(crate) fn ailing(facts: &Facts, world: &World) -> Option<Blocker> {
     let told = |stray: &&Stray| !stray.answered && stray.fate != Some(Fate::RolledBack);
     let mut told = facts.strays.iter().rev().filter(told);
-    let mut blocker = tell(told.next()?, world.stray_comparison.present());
-    let more = told.count() + facts.strays_forgotten.number;
+    let forgotten = facts.strays_forgotten.number;
+    let Some(last) = told.next() else {
+        return (forgotten > 0).then(|| {
+            Blocker::new(
+                CODE,
+                format!(
+                    "{} wrote on a closed side (`pgferry events`)",
+                    counted(forgotten, "transaction")
+                ),
+                "`pgferry verify` compares everything and ends this notice",
+            )
+        });
+    };
+    let mut blocker = tell(last, world.stray_comparison.present());
+    let more = told.count() + forgotten;
     if more > 0 {
         blocker.message.push_str(&format!("; and {more} more before it (`pgferry events`)"));
     }

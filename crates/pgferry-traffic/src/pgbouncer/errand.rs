@@ -21,9 +21,9 @@ const RELOAD_LOOK: Duration = Duration::from_millis(10);
 const QUIET_LOOK: Duration = Duration::from_millis(1);
 /// Logins that hang, or that come one after another, keep no switchover from beginning.
 const LOGIN_TIME: Duration = Duration::from_millis(200);
-/// For how long an answer about who leads stands for asking again, counted from the question. Nobody
-/// takes over from a daemon that was alive so shortly ago (a lease lasts for seconds), and the clock
-/// runs on while a process is frozen.
+/// For how long an answer about who leads stands for asking again, counted from the question on a clock that
+/// runs on while a process is frozen. So a command may come that late behind another daemon's lead, as one
+/// may that was on its way: no write depends on it, and upkeep puts it right.
 const LEADS_FOR: Duration = Duration::from_millis(20);
 
 /// That this daemon was seen to lead.
@@ -54,9 +54,8 @@ impl<L: Leadership> Inner<L> {
                     tokio::join!(self.say(console, "PAUSE"), self.prepared(side));
                 paused?;
                 // The servers are asked while the last connections are on their way out.
-                let (leads, quiet) = tokio::join!(self.leads(errand), self.is_quiet(console));
-                let leads = leads?;
-                if quiet? {
+                let (leads, quiet) = tokio::try_join!(self.leads(errand), self.is_quiet(console))?;
+                if quiet {
                     self.point(console, side, prepared, leads, errand).await?;
                 }
                 Ok(())
@@ -135,7 +134,10 @@ impl<L: Leadership> Inner<L> {
                 "look at include_file or rewrite_command of this PgBouncer; nothing was let go",
             )
         };
-        let prepared = prepared.map_err(not_rewritten)?;
+        let prepared = match prepared.map_err(not_rewritten)? {
+            Some(gone) if gone.is_gone() => self.prepare(side).await.map_err(not_rewritten)?,
+            prepared => prepared,
+        };
         let leads = self.still_leads(leads, errand).await?;
         self.rewrite(side, prepared, errand).await.map_err(not_rewritten)?;
         self.still_leads(leads, errand).await?;

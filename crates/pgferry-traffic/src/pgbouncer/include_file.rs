@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use pgferry_config::{PgbouncerConfig, PgbouncerEntry};
 use pgferry_plan::Blocker;
@@ -14,6 +15,9 @@ use super::console::Entry;
 
 /// Holds no secret: the configuration refuses a password in an entry.
 const MODE: u32 = 0o644;
+
+/// In the names of the files that this process writes: what another has left may go, and its own is needed.
+static OURS: LazyLock<Uuid> = LazyLock::new(Uuid::new_v4);
 
 /// The whole content of the file.
 pub(super) fn text(migration: &str, database: &str, entry: &str) -> String {
@@ -59,8 +63,9 @@ impl Prepared {
         };
         let mode = before.as_ref().map_or(MODE, |before| before.permissions().mode() & 0o777);
         let prefix = format!(".{}.pgferry-", name.to_string_lossy());
-        remove_left_behind(directory, &prefix);
-        let beside = directory.join(format!("{prefix}{}", Uuid::new_v4()));
+        let ours = format!("{prefix}{}-", *OURS);
+        remove_left_behind(directory, &prefix, &ours);
+        let beside = directory.join(format!("{ours}{}", Uuid::new_v4()));
         let prepared = Self { file: file.to_owned(), beside };
         let beside = &prepared.beside;
         let mut new = OpenOptions::new().write(true).create_new(true).mode(mode).open(beside)?;
@@ -78,6 +83,11 @@ impl Prepared {
         Ok(prepared)
     }
 
+    /// Whether it was removed meanwhile, as another daemon does with what it takes for left behind.
+    pub(super) fn is_gone(&self) -> bool {
+        !self.beside.exists()
+    }
+
     /// Replaces the file: as a whole, or not at all.
     pub(super) fn put_in_place(self) -> io::Result<()> {
         fs::rename(&self.beside, &self.file)
@@ -92,9 +102,11 @@ impl Drop for Prepared {
 }
 
 /// What a daemon that was killed has written and not put in place.
-fn remove_left_behind(directory: &Path, prefix: &str) {
+fn remove_left_behind(directory: &Path, prefix: &str, ours: &str) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(prefix) {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(prefix) && !name.starts_with(ours) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -192,7 +204,12 @@ mod tests {
         drop(Prepared::write(&file, "three").unwrap());
         assert!(says(&file, "two"));
         fs::write(directory.join(".orders.ini.pgferry-of-one-that-was-killed"), "").unwrap();
-        drop(Prepared::write(&file, "four").unwrap());
+        let (one, other) =
+            (Prepared::write(&file, "four").unwrap(), Prepared::write(&file, "five").unwrap());
+        assert!(!one.is_gone() && !other.is_gone(), "two PgBouncers may share a file");
+        fs::remove_file(&one.beside).unwrap();
+        assert!(one.is_gone());
+        drop((one, other));
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
         assert!(Prepared::write(&directory.join("no/such/file"), "x").is_err());
         fs::remove_dir_all(&directory).unwrap();
