@@ -53,6 +53,41 @@ fn a_server_that_crashes_in_the_middle_holds_nothing_up_for_good() {
     tried(WorldOptions::default(), &cases, Duration::ZERO);
 }
 
+/// Nothing is left to be set within the stall, so no commit there makes what was drained outlast the
+/// crash; and it does not come again before the other server can be reached.
+#[test]
+fn a_side_that_a_crash_takes_the_last_writes_from_is_opened_only_once_they_are_back() {
+    let mut world = World::new(WorldOptions { headroom: 10_000, ..WorldOptions::default() });
+    for point in ["seen_done:drain", "before_effect:yield", "before_effect:open_other"] {
+        world.bring_to(Side::Destination);
+        let no_beats = world.hold_heartbeat(Side::Source);
+        let order = held(&mut world, Kind::Rollback, point);
+        let drained = arrived_on(&world, Side::Source);
+        world.set_wires(Reach::Servers, Wire::Reset);
+        world.pair.source.stop(Shutdown::Immediate);
+        drop(no_beats);
+        world.pair.source.start_again();
+        assert!(arrived_on(&world, Side::Source) < drained, "the crash took nothing back");
+        world.let_go();
+        let told = "the last writes of the destination are on their way to it again";
+        world.first.wait_until("the daemon to say what it waits for", |m| {
+            m["condition"]["message"].as_str().is_some_and(|message| message.contains(told))
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(!world.pair.is_open(Side::Source), "{point}: opened without its last writes");
+        world.set_wires(Reach::Servers, Wire::Whole);
+        let outcome = whole(world.outcome(&order, Instant::now(), None));
+        println!("{point}: {outcome}");
+        assert!(outcome.finished, "{point}: the line was crossed with a look of before the crash");
+    }
+}
+
+/// The token of the other side's marker that a side has.
+fn arrived_on(world: &World, side: Side) -> i64 {
+    let of = side.other();
+    world.pair.admin(side).number(&format!("SELECT token FROM pgferry.marker WHERE side = '{of}'"))
+}
+
 #[test]
 fn a_network_that_swallows_everything_ends_in_one_open_side() {
     let cases = [

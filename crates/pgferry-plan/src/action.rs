@@ -204,6 +204,9 @@ pub enum Action {
         side: Side,
         /// The record's revision that was seen.
         revision: i64,
+        /// The other side's marker that must have arrived, for the side that writes move to: it is
+        /// looked for in the same transaction, because what was seen to arrive is gone after a crash.
+        after_marker: Option<u64>,
     },
     /// Hold the clients of every pooler, and lead each one that holds to the other side; or run the
     /// hook before the line.
@@ -361,7 +364,9 @@ impl Action {
                 Intent::RaiseSequences { side: *side, revision: *revision }
             }
             Action::Yield { side, .. } => Intent::Yield { side: *side },
-            Action::Open { side, revision } => Intent::Open { side: *side, revision: *revision },
+            Action::Open { side, revision, .. } => {
+                Intent::Open { side: *side, revision: *revision }
+            }
             Action::PauseTraffic { side, holds } => {
                 Intent::PauseTraffic { side: *side, holds: *holds }
             }

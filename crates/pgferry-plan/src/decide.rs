@@ -273,7 +273,9 @@ pub fn upkeep(facts: &Facts, world: &World) -> Vec<Action> {
         (Course::AtRest, _) => true,
         (Course::SetUp(step), Direction::Forward) => *step > Step::StartForwardStream,
         (Course::SetUp(step), Direction::Reverse) => *step > Step::CreateReverseSubscription,
-        (Course::Switchover(switchover), _) => switchover.step == Step::Confirm,
+        (Course::Switchover(switchover), _) => {
+            matches!(switchover.step, Step::OpenOther | Step::Confirm)
+        }
         (Course::End { step, verb, .. }, _) => *step == Step::DrainBoth && *verb == Verb::Finish,
         (Course::Planned | Course::Ended(_), _) => false,
     };

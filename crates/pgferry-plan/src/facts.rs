@@ -116,6 +116,9 @@ pub struct Switchover {
     pub fenced_at: Option<Timestamp>,
     /// What was begun with the traffic, and has to be taken back when the switchover is.
     pub traffic: TrafficTouched,
+    /// The token of the marker that was written behind everything else on the side that was fenced: the
+    /// other side has all of it as long as it has the marker.
+    pub last_marker: Option<u64>,
     /// When the other side was seen open, and the traffic that was held for it let go.
     pub opened_at: Option<Timestamp>,
     /// How long each step took.
@@ -365,6 +368,7 @@ impl Switchover {
             started_at: at,
             fenced_at: None,
             traffic: TrafficTouched::Not,
+            last_marker: None,
             opened_at: None,
             steps: Vec::new(),
             step_began_at: at,

@@ -19,8 +19,8 @@ use crate::statements::{self, Guard};
 
 impl PgCluster {
     pub(crate) async fn carry_out(&self, action: &Action, facts: &Facts) -> Result<(), Fault> {
-        let guard = Guard { epoch: facts.epoch, revision: None };
-        let seen = |revision: &i64| Guard { epoch: facts.epoch, revision: Some(*revision) };
+        let guard = Guard::of_epoch(facts.epoch);
+        let seen = |revision: &i64| Guard::of_record(facts.epoch, *revision);
         let name = &self.config.name;
         match action {
             Action::Install { side, node_id, creates_extension } => {
@@ -121,8 +121,9 @@ impl PgCluster {
             Action::Yield { side, revision } => {
                 self.node(*side).mutate(seen(revision), statements::YIELD).await
             }
-            Action::Open { side, revision } => {
-                self.node(*side).mutate(seen(revision), statements::OPEN).await
+            Action::Open { side, revision, after_marker } => {
+                let guard = seen(revision).after_marker(*after_marker);
+                self.node(*side).mutate(guard, statements::OPEN).await
             }
             Action::DropSubscription { direction } => {
                 // The snapshot is the source's, and went with it.

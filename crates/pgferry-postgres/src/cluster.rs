@@ -147,7 +147,7 @@ impl PgCluster {
             NodeState::Yielded => Err("it has yielded"),
             // Seen open too: a fence whose COMMIT hangs would close it for good afterwards.
             NodeState::Open | NodeState::Fenced => {
-                Ok(Some(Guard { epoch, revision: Some(record.revision) }))
+                Ok(Some(Guard::of_record(epoch, record.revision)))
             }
         })
         .await
@@ -167,11 +167,16 @@ impl PgCluster {
     ///
     /// # Errors
     /// In words, when the side was not opened.
-    pub async fn open_behind_line(&self, side: Side, epoch: i64) -> Result<(), String> {
+    pub async fn open_behind_line(
+        &self,
+        side: Side,
+        epoch: i64,
+        last_marker: Option<u64>,
+    ) -> Result<(), String> {
         self.open_as_recorded(side, |record| match record.state {
             NodeState::Open => Ok(None),
             NodeState::Fenced | NodeState::Yielded => {
-                Ok(Some(Guard { epoch, revision: Some(record.revision) }))
+                Ok(Some(Guard::of_record(epoch, record.revision).after_marker(last_marker)))
             }
         })
         .await
@@ -185,7 +190,7 @@ impl PgCluster {
     pub async fn open_left_fenced(&self, side: Side, revision: i64) -> Result<(), String> {
         self.open_as_recorded(side, |record| match record.state {
             NodeState::Fenced if record.revision == revision => {
-                Ok(Some(Guard { epoch: record.epoch, revision: Some(revision) }))
+                Ok(Some(Guard::of_record(record.epoch, revision)))
             }
             NodeState::Open | NodeState::Fenced | NodeState::Yielded => Ok(None),
         })

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::connect::{ConnectError, Connector};
 use crate::quote::literal;
-use crate::statements::{EPOCH_RAISED, Guard, RECORD_CHANGED, guarded};
+use crate::statements::{EPOCH_RAISED, Guard, MARKER_MISSING, RECORD_CHANGED, guarded};
 
 /// Looks of one tick run side by side; the copy has connections of its own.
 const POOL_SIZE: usize = 6;
@@ -257,6 +257,7 @@ impl Node {
             }
             let (code, hint) = match database.code().code() {
                 RECORD_CHANGED => ("record_changed", "nothing to do: it looks again"),
+                MARKER_MISSING => ("marker_missing", "nothing to do: they are on their way again"),
                 code if code == SqlState::LOCK_NOT_AVAILABLE.code() => {
                     ("lock_not_available", "a long transaction holds the table; it tries again")
                 }

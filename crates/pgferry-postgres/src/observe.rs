@@ -163,11 +163,11 @@ impl PgCluster {
             }
             Step::SetSequences => {
                 let of_from = Wants { fence: true, sequences: true, ..RECORD };
-                let of_to = Wants { sequences: true, ..RECORD };
+                let of_to = Wants { sequences: true, ..MARKER };
                 self.see_pair(world, from, of_from, of_to).await;
             }
             Step::Yield => {
-                self.see_pair(world, from, FENCE, RECORD).await;
+                self.see_pair(world, from, FENCE, MARKER).await;
             }
             Step::OpenOther => {
                 // The side that has yielded may be away; nobody waits for it longer than it takes
@@ -175,7 +175,7 @@ impl PgCluster {
                 let to = from.other();
                 let (of_from, of_to) = tokio::join!(
                     self.node_view_within(LOOK_TIME_AT_YIELDED, from, RECORD),
-                    self.node_view_within(NODE_LOOK_TIME, to, FENCE),
+                    self.node_view_within(NODE_LOOK_TIME, to, Wants { marker: true, ..FENCE }),
                 );
                 (*world.node_mut(from), *world.node_mut(to)) = (of_from.0, of_to.0);
             }

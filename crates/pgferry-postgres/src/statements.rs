@@ -20,27 +20,55 @@ pub(crate) use fence::{FencedRole, OPEN, YIELD, end_sessions, fence, lift};
 pub(crate) const EPOCH_RAISED: &str = "PF001";
 /// SQLSTATE of a mutation whose record has changed since it was seen.
 pub(crate) const RECORD_CHANGED: &str = "PF002";
+/// SQLSTATE of a mutation for which the other side's marker has not arrived.
+pub(crate) const MARKER_MISSING: &str = "PF003";
 
-/// The leadership under which a mutation runs, and the record that it was decided on.
+/// The leadership under which a mutation runs, and what it was decided on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Guard {
     /// The epoch that the node must carry.
     pub(crate) epoch: i64,
-    /// The revision that its record must have, for changes of state.
-    pub(crate) revision: Option<i64>,
+    revision: Option<i64>,
+    after_marker: Option<u64>,
+}
+
+impl Guard {
+    /// The node must carry this epoch.
+    pub(crate) fn of_epoch(epoch: i64) -> Self {
+        Self { epoch, revision: None, after_marker: None }
+    }
+
+    /// Its record must have this revision, too: for changes of state.
+    pub(crate) fn of_record(epoch: i64, revision: i64) -> Self {
+        Self { revision: Some(revision), ..Self::of_epoch(epoch) }
+    }
+
+    /// And the other side's marker must have arrived. What the same transaction sees committed stands
+    /// before it in the WAL, and is on disk with it: no crash takes it back any more.
+    pub(crate) fn after_marker(self, token: Option<u64>) -> Self {
+        Self { after_marker: token, ..self }
+    }
 }
 
 /// A mutation: the guard, then the statements.
 pub(crate) fn guarded(side: Side, guard: Guard, body: &str) -> String {
-    let Guard { epoch, revision } = guard;
+    let Guard { epoch, revision, after_marker } = guard;
     let lock = if revision.is_some() { "UPDATE" } else { "SHARE" };
-    let check = revision.map_or(String::new(), |revision| {
+    let mut check = revision.map_or(String::new(), |revision| {
         format!(
             "PERFORM 1 FROM pgferry.node WHERE revision = {revision}; \
              IF NOT FOUND THEN RAISE EXCEPTION 'the record of this node has changed' \
              USING ERRCODE = '{RECORD_CHANGED}'; END IF; "
         )
     });
+    if let Some(token) = after_marker {
+        let other = side.other();
+        check.push_str(&format!(
+            "PERFORM 1 FROM pgferry.marker WHERE side = '{other}' AND token >= {token}; \
+             IF NOT FOUND THEN RAISE EXCEPTION 'the last writes of the {other} are not here' \
+             USING ERRCODE = '{MARKER_MISSING}'; END IF; "
+        ));
+    }
     format!(
         "DO $guard$ BEGIN \
          PERFORM 1 FROM pgferry.node WHERE epoch = {epoch} AND side = '{side}' FOR {lock}; \
@@ -388,12 +416,12 @@ mod tests {
 
     #[test]
     fn every_change_of_state_locks_the_record_and_states_the_revision_it_saw() {
-        let sql = guarded(Side::Source, Guard { epoch: 3, revision: Some(7) }, YIELD);
+        let sql = guarded(Side::Source, Guard::of_record(3, 7), YIELD);
         assert!(
             sql.contains("epoch = 3 AND side = 'source' FOR UPDATE")
                 && sql.contains("revision = 7")
         );
-        let sql = guarded(Side::Source, Guard { epoch: 3, revision: None }, "SELECT 1");
+        let sql = guarded(Side::Source, Guard::of_epoch(3), "SELECT 1");
         assert!(sql.contains("side = 'source' FOR SHARE") && !sql.contains(RECORD_CHANGED));
     }
 

@@ -11,7 +11,7 @@ use pgferry_plan::{Kind, Side};
 use toml::Value;
 
 use super::case::Case;
-use super::fault::Reach;
+use super::fault::{Fault, Reach};
 use super::order::{Ordered, Outcome, SOON_AFTER, active_of};
 use super::random::Schedule;
 use crate::cluster::{Cluster, ClusterOptions};
@@ -48,6 +48,8 @@ pub struct WorldOptions {
     pub stall_budget: &'static str,
     /// For how long a transaction may go on behind the fence.
     pub grace: &'static str,
+    /// How far sequences are set ahead.
+    pub headroom: u32,
 }
 
 impl Default for WorldOptions {
@@ -63,6 +65,8 @@ impl Default for WorldOptions {
             pgbouncer: false,
             stall_budget: "5s",
             grace: "200ms",
+            // So little that something is left to set within the stall.
+            headroom: 1,
         }
     }
 }
@@ -118,8 +122,7 @@ impl World {
             None => ConfigFile::for_pair(&pair).insert_only(&["bank.ledger_keyless"]),
         };
         let mut direct = direct
-            // So little that something is left to set within the stall.
-            .with(&migration("sequences.headroom"), 1)
+            .with(&migration("sequences.headroom"), i64::from(options.headroom))
             .with(&migration("cutover.stall_budget"), options.stall_budget)
             .with(&migration("cutover.grace"), options.grace);
         for side in Side::BOTH {
@@ -186,9 +189,25 @@ impl World {
     ///
     /// `None` when the switchover never came to the point.
     pub fn try_case(&mut self, case: &Case, lasting: Duration) -> Option<Outcome> {
+        let to = case.kind.to();
+        self.bring_to(case.kind.from());
+        // Its own heartbeats would flush, every 100 ms, what a crash is to take back.
+        let _no_beats = (case.fault == Fault::Restart(to)).then(|| self.hold_heartbeat(to));
         let order = self.hold_at(case.kind, &case.failpoint())?;
         let (since, ended) = self.strike(case.fault, lasting, &order);
         Some(self.outcome(&order, since, ended))
+    }
+
+    /// Keeps a side from flushing, with its own heartbeats, what a crash is to take back; for as long as
+    /// the session is there, and no longer than three seconds.
+    #[must_use]
+    pub fn hold_heartbeat(&self, side: Side) -> Session {
+        let session = self.pair.admin(side);
+        session.run(&format!(
+            "SET idle_in_transaction_session_timeout = '3s'; BEGIN; \
+             SELECT FROM pgferry.heartbeat WHERE side = '{side}' FOR UPDATE"
+        ));
+        session
     }
 
     /// Orders a switchover and holds the first daemon at a point of it, such as

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use pgferry_plan::traffic::TrafficView;
-use pgferry_plan::{Action, Blocker, Entry, Facts, Seen, World};
+use pgferry_plan::{Action, Blocker, Entry, Facts, Seen, Side, World};
 
 use super::model::{Model, Refused};
 use crate::ports::{Cluster, Fault, Journal, LeadershipLost, Traffic};
@@ -21,6 +21,9 @@ pub(super) enum Trouble {
     /// The reply is lost; the effect lands this many looks later, in the same leadership.
     EffectLandsLate(u64),
     RepeatsAction,
+    /// This server crashes right before the action, which is carried out all the same: over a new
+    /// connection.
+    ServerRestarts(Side),
     /// One pooler forgets what it was told right behind the action.
     PoolerRestarts,
     DiesBeforeAppend,
@@ -29,7 +32,7 @@ pub(super) enum Trouble {
 
 impl Trouble {
     /// Late means: within the step, within the switchover, and after it.
-    pub(super) const ALL: [Trouble; 13] = [
+    pub(super) const ALL: [Trouble; 15] = [
         Trouble::DiesBeforeEffect,
         Trouble::DiesAfterEffect,
         Trouble::DiesAndEffectLandsLate(2),
@@ -40,6 +43,8 @@ impl Trouble {
         Trouble::EffectLandsLate(15),
         Trouble::EffectLandsLate(60),
         Trouble::RepeatsAction,
+        Trouble::ServerRestarts(Side::Source),
+        Trouble::ServerRestarts(Side::Destination),
         Trouble::PoolerRestarts,
         Trouble::DiesBeforeAppend,
         Trouble::DiesAfterAppend,
@@ -198,6 +203,10 @@ impl Stage {
                 let _ = effect(&mut scene.model);
                 Ok(())
             }
+            Trouble::ServerRestarts(side) => {
+                scene.model.restart(side);
+                effect(&mut scene.model)
+            }
             Trouble::PoolerRestarts => {
                 effect(&mut scene.model)?;
                 scene.model.restart_pooler();
@@ -214,6 +223,7 @@ fn answer(result: Result<(), Refused>) -> Result<(), Fault> {
     result.map_err(|refused| match refused {
         Refused::Epoch => Fault::EpochRaised,
         Refused::Revision => Fault::Failed(Blocker::new("changed", "the record changed", "")),
+        Refused::Marker => Fault::Failed(Blocker::new("missing", "the marker is not there", "")),
     })
 }
 

@@ -27,6 +27,9 @@ pub(super) struct Node {
     pub(super) rows: BTreeMap<u64, u32>,
     markers: [u64; 2],
     sequence: Option<i64>,
+    /// What was applied by commits that nobody waited for, since the last one that was waited for: each
+    /// with the marker before it.
+    unflushed: Vec<(Change, u64)>,
 }
 
 /// A pooler, which knows of no epoch: what is said to it happens.
@@ -72,6 +75,7 @@ enum Change {
 pub(super) enum Refused {
     Epoch,
     Revision,
+    Marker,
 }
 
 impl Model {
@@ -87,6 +91,7 @@ impl Model {
             rows: BTreeMap::new(),
             markers: [0, 0],
             sequence: None,
+            unflushed: Vec::new(),
         };
         Self {
             nodes: [node(NodeState::Open, false), node(NodeState::Fenced, true)],
@@ -132,6 +137,7 @@ impl Model {
         self.node(side).sequence = Some(value);
         assert!(self.handed_out.insert(value), "sequence value {value} handed out twice");
         *self.node(side).rows.entry(row).or_default() += 1;
+        self.node(side).unflushed.clear();
         self.send(side, Change::Row(row));
         self.acknowledged.insert(row);
     }
@@ -146,13 +152,44 @@ impl Model {
         while let Some((arrives, _)) = self.streams[direction as usize].front()
             && *arrives <= self.looks
         {
-            let change = self.streams[direction as usize].pop_front();
+            let Some((_, change)) = self.streams[direction as usize].pop_front() else { return };
             let node = self.node(direction.to());
+            let before = match change {
+                Change::Row(row) => {
+                    *node.rows.entry(row).or_default() += 1;
+                    0
+                }
+                Change::Marker(side, token) => {
+                    std::mem::replace(&mut node.markers[side as usize], token)
+                }
+            };
+            node.unflushed.push((change, before));
+        }
+    }
+
+    /// A server crashes and is back: its sessions are gone, but for those who pass the fence, who come
+    /// again; and so does what was applied last.
+    pub(super) fn restart(&mut self, side: Side) {
+        let arrives = self.looks + LATENCY;
+        let node = self.node(side);
+        node.sessions.clear();
+        let mut again = Vec::new();
+        for (change, before) in std::mem::take(&mut node.unflushed).into_iter().rev() {
             match change {
-                Some((_, Change::Row(row))) => *node.rows.entry(row).or_default() += 1,
-                Some((_, Change::Marker(side, token))) => node.markers[side as usize] = token,
-                None => {}
+                Change::Row(row) => {
+                    let count = node.rows.entry(row).or_default();
+                    *count -= 1;
+                    if *count == 0 {
+                        node.rows.remove(&row);
+                    }
+                }
+                Change::Marker(of, _) => node.markers[of as usize] = before,
             }
+            again.push((arrives, change));
+        }
+        let stream = &mut self.streams[Direction::leaving(side.other()) as usize];
+        for change in again {
+            stream.push_front(change);
         }
     }
 
@@ -297,10 +334,13 @@ impl Model {
                 node.revision += 1;
                 self.stray_on(*side);
             }
-            Action::Open { side, revision } => {
+            Action::Open { side, revision, after_marker } => {
                 let pid = self.next_pid;
                 let node = self.node(*side);
                 guard(node, Some(*revision))?;
+                if after_marker.is_some_and(|token| node.markers[side.other() as usize] < token) {
+                    return Err(Refused::Marker);
+                }
                 node.read_only = false;
                 node.state = NodeState::Open;
                 node.revision += 1;
@@ -308,6 +348,15 @@ impl Model {
                 self.check_opened(*side);
             }
             other => panic!("a switchover has no action {other:?}"),
+        }
+        match action {
+            Action::Fence { side, .. }
+            | Action::WriteMarker { side, .. }
+            | Action::SetSequences { side, .. }
+            | Action::Yield { side, .. }
+            | Action::Open { side, .. } => self.node(*side).unflushed.clear(),
+            // Nobody waits for the commit of the others.
+            _ => {}
         }
         self.check_always();
         Ok(())

@@ -173,7 +173,11 @@ fn still_closed(side: Side, facts: &Facts, world: &World) -> Result<Option<Block
     }
     let to_open = matches!(facts.course, Course::End { open_passive: true, .. });
     if record.state != NodeState::Open && to_open {
-        return Err(Decision::Act(Action::Open { side, revision: record.revision }));
+        return Err(Decision::Act(Action::Open {
+            side,
+            revision: record.revision,
+            after_marker: None,
+        }));
     }
     let fence = match &node.fence {
         Seen::Unknown(reason) => return Err(not_seen("the fence", reason)),
@@ -237,7 +241,11 @@ pub(super) fn remove_pglogical(facts: &Facts, world: &World) -> Decision {
             match &node.record {
                 Seen::Unknown(reason) => return not_seen("the node's record", reason),
                 Seen::Present(record) if record.state != NodeState::Open => {
-                    return Decision::Act(Action::Open { side, revision: record.revision });
+                    return Decision::Act(Action::Open {
+                        side,
+                        revision: record.revision,
+                        after_marker: None,
+                    });
                 }
                 Seen::Present(_) | Seen::Absent => {}
             }

@@ -46,12 +46,13 @@ pub(super) fn close_out(side: Side, node: &NodeView) -> Option<Action> {
         .then_some(Action::EndSessions { side, sessions })
 }
 
-/// Opens a side, then ends the sessions that are older and would stay read-only.
-pub(super) fn open(side: Side, node: &NodeView) -> Decision {
+/// Opens a side, then ends the sessions that are older and would stay read-only. `after_marker` is as in
+/// [`Action::Open`].
+pub(super) fn open(side: Side, node: &NodeView, after_marker: Option<u64>) -> Decision {
     let record = look!(node.record, "the node's record");
     match record.state {
         NodeState::Fenced | NodeState::Yielded => {
-            Decision::Act(Action::Open { side, revision: record.revision })
+            Decision::Act(Action::Open { side, revision: record.revision, after_marker })
         }
         NodeState::Open => {
             let fence = look!(node.fence, "the fence");
@@ -117,8 +118,11 @@ pub(super) fn lift_late(side: Side, node: &NodeView) -> Option<Action> {
     let can_be = |role: &RoleName| {
         fence.unfenced.contains(role) || fence.cannot_lift.iter().all(|(other, _)| other != role)
     };
-    (record.state == NodeState::Open && fence.fenced.iter().any(can_be))
-        .then_some(Action::Open { side, revision: record.revision })
+    (record.state == NodeState::Open && fence.fenced.iter().any(can_be)).then_some(Action::Open {
+        side,
+        revision: record.revision,
+        after_marker: None,
+    })
 }
 
 /// What is left to do about backends that began before the record's last change.

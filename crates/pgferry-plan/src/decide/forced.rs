@@ -66,7 +66,7 @@ pub(super) fn raise_sequences(facts: &Facts, world: &World, policy: &Policy) -> 
 /// Opened whatever its record says: the person has taken the place of the other side's word.
 pub(super) fn open_survivor(facts: &Facts, world: &World) -> Decision {
     let side = facts.kind().to();
-    fence::open(side, world.node(side))
+    fence::open(side, world.node(side), None)
 }
 
 /// Behind the opening, because dropping a subscription asks its provider first, for as long as a

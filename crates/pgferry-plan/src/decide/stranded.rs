@@ -24,11 +24,15 @@ pub enum Stranded {
         side: Side,
         /// Since when writes are held.
         since: Timestamp,
+        /// The marker behind everything that was written there.
+        last_marker: Option<u64>,
     },
     /// The other side was seen to have yielded: this one is opened at once.
     BehindLine {
         /// The side.
         side: Side,
+        /// The other side's marker that it must have by then.
+        last_marker: Option<u64>,
     },
 }
 
@@ -36,14 +40,15 @@ pub enum Stranded {
 #[must_use]
 pub fn stranded(facts: &Facts) -> Option<Stranded> {
     let switchover = facts.switchover()?;
+    let last_marker = switchover.last_marker;
     if switchover.step.before_line() {
         let (side, since) = (switchover.kind.from(), switchover.fenced_at?);
-        return Some(Stranded::Fenced { side, since });
+        return Some(Stranded::Fenced { side, since, last_marker });
     }
     // Open already, and its clients held by a pooler: who is stranded then are they.
     let held = switchover.step == Step::ResumeTraffic && switchover.traffic == TrafficTouched::Held;
     (switchover.step == Step::OpenOther || held)
-        .then(|| Stranded::BehindLine { side: switchover.kind.to() })
+        .then(|| Stranded::BehindLine { side: switchover.kind.to(), last_marker })
 }
 
 /// The side on which a new leadership may go on although the other one is away.
@@ -86,7 +91,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::decide::tests::at;
+    use crate::decide::tests::{DRAINED, at};
     use crate::journal::{Entry, Event, Intent};
     use crate::steps::STEPS;
 
@@ -114,11 +119,14 @@ mod tests {
                     };
                     let entry = Entry { seq: facts.next_seq, at: since, epoch: 1, event };
                     facts.fold(&entry).unwrap();
-                    let fenced = Stranded::Fenced { side: Side::Source, since };
+                    let fenced = Stranded::Fenced { side: Side::Source, since, last_marker: None };
                     assert_eq!(stranded(&facts), Some(fenced));
                 }
                 Step::OpenOther => {
-                    let behind = Stranded::BehindLine { side: Side::Destination };
+                    let behind = Stranded::BehindLine {
+                        side: Side::Destination,
+                        last_marker: Some(DRAINED),
+                    };
                     assert_eq!(before_fence, Some(behind));
                 }
                 _ => assert_eq!(before_fence, None, "{}", spec.step),

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::fence::{self, writer_found};
 use super::following::await_marker;
 use super::gate::not_streaming;
-use super::{Decision, Policy, blocked, done, look, traffic};
+use super::{Decision, Policy, blocked, done, look, not_seen, traffic};
 use crate::action::Action;
 use crate::facts::{Facts, Switchover};
 use crate::finding::Blocker;
@@ -102,6 +102,9 @@ pub(super) fn set_sequences(facts: &Facts, world: &World, policy: &Policy) -> De
     if let Some(stop) = still_closed(facts, world) {
         return stop;
     }
+    if let Some(stop) = still_drained(facts, world) {
+        return stop;
+    }
     let (from, to) = (facts.kind().from(), facts.kind().to());
     let active = look!(world.node(from).sequences, "the sequences");
     let passive = look!(world.node(to).sequences, "the sequences");
@@ -145,7 +148,7 @@ pub(super) fn yield_fenced(facts: &Facts, world: &World) -> Decision {
     if record.state == NodeState::Yielded {
         return done();
     }
-    if let Some(stop) = still_closed(facts, world) {
+    if let Some(stop) = still_closed(facts, world).or_else(|| still_drained(facts, world)) {
         return stop;
     }
     Decision::Act(Action::Yield { side: from, revision: record.revision })
@@ -156,7 +159,18 @@ pub(super) fn open_other(facts: &Facts, world: &World) -> Decision {
     match world.node(from).record.present().map(|record| record.state) {
         // Not seen is enough here, and only here: the journal says that the line was crossed, and
         // a side that is away cannot be opened by anybody but a newer leadership.
-        Some(NodeState::Yielded) | None => fence::open(to, world.node(to)),
+        Some(NodeState::Yielded) | None => {
+            let is_open = |record: &NodeRecord| record.state == NodeState::Open;
+            if !world.node(to).record.present().is_some_and(is_open) {
+                match has_last_marker(facts, world) {
+                    Ok(true) => {}
+                    Ok(false) => return Decision::Wait(on_their_way_again(from)),
+                    Err(not_seen) => return not_seen,
+                }
+            }
+            let last_marker = facts.switchover().and_then(|switchover| switchover.last_marker);
+            fence::open(to, world.node(to), last_marker)
+        }
         Some(NodeState::Open | NodeState::Fenced) => blocked(Blocker::new(
             "not_yielded",
             format!("the {from} has not yielded; the {to} stays closed"),
@@ -247,9 +261,13 @@ fn undo_fence(facts: &Facts, switchover: &Switchover, world: &World) -> Decision
         matches!(intent, Intent::Open { side, revision } if *side == from && *revision < record.revision)
     });
     if !opened {
-        return Decision::Act(Action::Open { side: from, revision: record.revision });
+        return Decision::Act(Action::Open {
+            side: from,
+            revision: record.revision,
+            after_marker: None,
+        });
     }
-    fence::open(from, node)
+    fence::open(from, node, None)
 }
 
 /// Looks again, in every step between fence and line, that the fence still holds.
@@ -276,6 +294,41 @@ fn still_closed(facts: &Facts, world: &World) -> Option<Decision> {
         return Some(blocked(writer_found(from, &fence.writers)));
     }
     None
+}
+
+/// Looks again, from the drain to the line, that what was drained is still there.
+fn still_drained(facts: &Facts, world: &World) -> Option<Decision> {
+    let (from, to) = (facts.kind().from(), facts.kind().to());
+    match has_last_marker(facts, world) {
+        Ok(true) => None,
+        // Not waited for: pglogical's worker comes back seconds after a crash, which would all be stall.
+        Ok(false) => Some(blocked(Blocker::new(
+            "drain_undone",
+            format!("the {to} was restarted since the drain, and {}", on_their_way_again(from)),
+            "nothing is lost; find out why it was restarted, and try again once its stream is back",
+        ))),
+        Err(not_seen) => Some(not_seen),
+    }
+}
+
+/// Whether the side that writes move to has the marker that was written behind everything else on the
+/// other one; or the decision to wait, where that was not seen.
+///
+/// Once seen is not enough. pglogical's worker does not wait for its commits to be flushed, and a server
+/// that crashes takes the last of them back: they come again, once the worker does.
+fn has_last_marker(facts: &Facts, world: &World) -> Result<bool, Decision> {
+    let Some(token) = facts.switchover().and_then(|switchover| switchover.last_marker) else {
+        return Ok(true);
+    };
+    match &world.node(facts.kind().to()).marker {
+        Seen::Present(marker) => Ok(marker.other >= token),
+        Seen::Absent => Ok(false),
+        Seen::Unknown(reason) => Err(not_seen("the other side's marker", reason)),
+    }
+}
+
+fn on_their_way_again(from: Side) -> String {
+    format!("the last writes of the {from} are on their way to it again")
 }
 
 fn other_side_is_open(facts: &Facts, world: &World) -> Option<Decision> {

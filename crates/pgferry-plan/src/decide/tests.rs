@@ -69,23 +69,41 @@ pub(super) fn at(step: Step) -> Facts {
             return facts;
         }
         if at_hand == spec.step {
+            if at_hand == Step::Drain {
+                let intent = Intent::WriteMarker { side: Side::Source, token: DRAINED };
+                write(&mut facts, Event::Intended { step: Step::Drain, intent });
+            }
             write(&mut facts, Event::Completed { step: spec.step, evidence: Evidence::Nothing });
         }
     }
     facts
 }
 
+/// The marker that ended the drain of [`at`].
+pub(super) const DRAINED: u64 = 7;
+
+/// What the other side has of a marker.
+pub(super) fn arrived(token: u64) -> Seen<MarkerView> {
+    Seen::Present(MarkerView { other: token, ..MarkerView::default() })
+}
+
+/// An opening that waits for nothing.
+pub(super) fn open(side: Side) -> Action {
+    Action::Open { side, revision: 3, after_marker: None }
+}
+
 pub(super) fn record(side: Side, state: NodeState) -> Seen<NodeRecord> {
     Seen::Present(NodeRecord { side, id: Uuid::nil(), epoch: 1, state, revision: 3 })
 }
 
-/// Both sides as they are in the middle of a cutover, fenced and drained up to the markers.
+/// Both sides as they are in the middle of a cutover, fenced and drained.
 pub(super) fn fenced_world() -> World {
     let mut world = World::default();
     world.source.record = record(Side::Source, NodeState::Fenced);
     world.source.fence = Seen::Present(FenceView::default());
     world.destination.record = record(Side::Destination, NodeState::Fenced);
     world.destination.fence = Seen::Present(FenceView::default());
+    world.destination.marker = arrived(DRAINED);
     world.drift = Seen::Present(Vec::new());
     world.job = Seen::Absent;
     world.traffic = Seen::Absent;

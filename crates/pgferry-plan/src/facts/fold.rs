@@ -280,6 +280,12 @@ impl Facts {
                 switchover.traffic = TrafficTouched::Told;
             }
         }
+        if let (Intent::WriteMarker { side, token }, Some(switchover)) =
+            (intent, self.switchover_mut())
+            && *side == switchover.kind.from()
+        {
+            switchover.last_marker = Some(*token);
+        }
         self.intents.push(intent.clone());
         Ok(())
     }

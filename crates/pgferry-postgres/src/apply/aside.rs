@@ -26,7 +26,7 @@ impl PgCluster {
         cancel: CancellationToken,
     ) -> Result<(), Blocker> {
         let node = self.node(Side::Destination);
-        let guard = Guard { epoch, revision: None };
+        let guard = Guard::of_epoch(epoch);
         for of_table in objects.chunk_by(|one, next| one.table == next.table) {
             let of_table: Vec<&SetAside> = of_table.iter().collect();
             let sql = statements::set_aside(&of_table, LOCK_TIMEOUT_MS);
@@ -66,7 +66,7 @@ impl PgCluster {
         cancel: CancellationToken,
     ) -> Result<(), Blocker> {
         let node = self.node(Side::Destination);
-        let guard = Guard { epoch, revision: None };
+        let guard = Guard::of_epoch(epoch);
         let left = self.still_aside().await.map_err(|error| look_blocker(node, &error))?;
         let mut outcome = Ok(());
         for object in left.unwrap_or_default() {

@@ -252,7 +252,7 @@ impl PgCluster {
         if !begun_in_pieces.is_empty() {
             sql.push_str(&format!("; TRUNCATE {}", begun_in_pieces.join(", ")));
         }
-        let guard = Guard { epoch, revision: None };
+        let guard = Guard::of_epoch(epoch);
         self.node(Side::Destination).mutate(guard, &sql).await.map_err(fault_blocker)
     }
 

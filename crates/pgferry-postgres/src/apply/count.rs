@@ -63,7 +63,7 @@ impl PgCluster {
             };
             if here == there {
                 let record = statements::record_counted(table, here);
-                let guard = Guard { epoch, revision: None };
+                let guard = Guard::of_epoch(epoch);
                 destination.mutate(guard, &record).await.map_err(fault_blocker)?;
                 tracing::info!(%table, rows = here, "counted the same on both sides");
             } else {
@@ -129,7 +129,7 @@ impl PgCluster {
     async fn marker_arrives(&self, there: &Session, epoch: i64) -> Result<bool, NotCounted> {
         let (source, destination) = (self.node(Side::Source), self.node(Side::Destination));
         source
-            .mutate(Guard { epoch, revision: None }, &statements::touch_marker(Side::Source))
+            .mutate(Guard::of_epoch(epoch), &statements::touch_marker(Side::Source))
             .await
             .map_err(|fault| NotCounted::Blocked(fault_blocker(fault)))?;
         // Not by a session that counts: its snapshot is of before.

@@ -128,7 +128,7 @@ impl PgCluster {
     ) -> Result<(), Blocker> {
         let node = self.node(side);
         let name = &self.config.name;
-        let guard = Guard { epoch, revision: None };
+        let guard = Guard::of_epoch(epoch);
         let sets = [
             statements::create_set(&name.set(), false),
             statements::create_set(&name.insert_only_set(), true),
@@ -194,7 +194,7 @@ impl PgCluster {
 
     async fn analyze(&self, epoch: i64, cancel: CancellationToken) -> Result<(), Blocker> {
         let node = self.node(Side::Destination);
-        let guard = Guard { epoch, revision: None };
+        let guard = Guard::of_epoch(epoch);
         let names = async {
             let client = node.client().await?;
             let mut parents = Vec::new();

@@ -128,7 +128,7 @@ pub(super) fn copy_in(
 }
 
 fn begin_guarded(plan: &CopyPlan, body: &str) -> String {
-    let guard = Guard { epoch: plan.epoch, revision: None };
+    let guard = Guard::of_epoch(plan.epoch);
     format!("BEGIN; {}", guarded(Side::Destination, guard, body))
 }
 

@@ -289,7 +289,7 @@ impl Worker {
     /// lost may not have waited.
     pub(super) async fn flush(&self) -> Result<(), CopyError> {
         let shared = &self.shared;
-        let guard = Guard { epoch: shared.plan.epoch, revision: None };
+        let guard = Guard::of_epoch(shared.plan.epoch);
         // The guard's lock on the record is WAL enough to wait for. A line of pgferry.copied is not
         // touched: the open part of another worker holds it, and wants the mutex of our caller.
         let wait = "SET LOCAL synchronous_commit = on; SELECT 1";
@@ -304,7 +304,7 @@ impl Worker {
 
     async fn mutate(&mut self, body: &str, table: usize, index: usize) -> Result<(), CopyError> {
         let shared = Arc::clone(&self.shared);
-        let guard = Guard { epoch: shared.plan.epoch, revision: None };
+        let guard = Guard::of_epoch(shared.plan.epoch);
         match self.query_destination(&guarded(shared.destination.side(), guard, body)).await {
             Err(error) if error.state() == Some(DUPLICATE_TABLE) => Ok(()),
             Err(error) if error.state() == Some(EPOCH_RAISED) => {

@@ -41,7 +41,7 @@ impl PgCluster {
             &[name.empty_set()],
             false,
         );
-        let sql = guarded(direction.to(), Guard { epoch, revision: None }, &probe);
+        let sql = guarded(direction.to(), Guard::of_epoch(epoch), &probe);
         client.batch_execute("BEGIN").await?;
         let result = client.batch_execute(&sql).await;
         drop(client);

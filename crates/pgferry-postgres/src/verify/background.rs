@@ -231,7 +231,7 @@ pub(super) async fn note_begun(
          ON CONFLICT (run) DO NOTHING",
         literal(active.as_str())
     );
-    Ok(node.mutate(Guard { epoch, revision: None }, &sql).await?)
+    Ok(node.mutate(Guard::of_epoch(epoch), &sql).await?)
 }
 
 /// Writes down what a round came to, in the place of the one before.
@@ -254,7 +254,7 @@ pub(super) async fn note_ended(
         literal(&text)
     );
     let node = cluster.node(Side::Destination);
-    Ok(node.mutate(Guard { epoch, revision: None }, &sql).await?)
+    Ok(node.mutate(Guard::of_epoch(epoch), &sql).await?)
 }
 
 fn progress(figures: &VerifyFigures) -> String {

@@ -53,7 +53,7 @@ pub(super) async fn pass_within(
     patience: Duration,
 ) -> Result<bool, VerifyError> {
     let node = cluster.node(active);
-    node.mutate(Guard { epoch, revision: None }, &touch_marker(active)).await?;
+    node.mutate(Guard::of_epoch(epoch), &touch_marker(active)).await?;
     let word = active.as_str();
     let written: String = {
         let client = node.client().await.map_err(|error| node.fault(&error))?;

@@ -198,7 +198,7 @@ impl Worker<'_> {
                 Some((key.clone(), round.passive.as_ref()?.version.clone()))
             })
             .unzip();
-        let guard = guarded(there, Guard { epoch: self.epoch, revision: None }, "SELECT 1");
+        let guard = guarded(there, Guard::of_epoch(self.epoch), "SELECT 1");
         let begin = format!("BEGIN; {guard}");
         passive.batch_execute(&begin).await.map_err(on_passive)?;
         let replace = async {

@@ -121,7 +121,7 @@ pub(super) async fn begin(
         known.parts.entry(name).or_default().push(part);
     }
     let unfinished = known.forget_unfinished();
-    node.mutate(Guard { epoch, revision: None }, &forget(run, keep, &unfinished)).await?;
+    node.mutate(Guard::of_epoch(epoch), &forget(run, keep, &unfinished)).await?;
     Ok(known)
 }
 
@@ -200,7 +200,7 @@ async fn write<'a>(
     );
     // A run that is forgotten by a crash of the server is compared again, and nothing is lost.
     let sql = format!("SET LOCAL synchronous_commit = off; {sql}");
-    Ok(cluster.node(Side::Destination).mutate(Guard { epoch, revision: None }, &sql).await?)
+    Ok(cluster.node(Side::Destination).mutate(Guard::of_epoch(epoch), &sql).await?)
 }
 
 fn uuid(run: Uuid) -> String {

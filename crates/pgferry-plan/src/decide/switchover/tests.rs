@@ -1,9 +1,9 @@
-//! What is set on the other side counts once a crash of that server cannot take it back.
+//! What the other side has counts once a crash of that server cannot take it back.
 
 use jiff::Timestamp;
 
 use crate::action::Action;
-use crate::decide::tests::{at, fenced_world, policy};
+use crate::decide::tests::{DRAINED, arrived, at, fenced_world, policy, record};
 use crate::decide::{Decision, decide, done};
 use crate::facts::Facts;
 use crate::journal::{Entry, Event};
@@ -11,7 +11,7 @@ use crate::name::SequenceName;
 use crate::seen::Seen;
 use crate::side::Side;
 use crate::steps::Step;
-use crate::world::{SequenceView, World};
+use crate::world::{NodeState, SequenceView, World};
 
 fn with_last(last: i64) -> Seen<Vec<SequenceView>> {
     Seen::Present(vec![SequenceView {
@@ -70,4 +70,45 @@ fn what_is_ahead_already_is_not_set() {
     for step in [Step::WarmSequences, Step::SetSequences] {
         assert_eq!(decide(&at(step), &seeing(5000, 3), &policy()), done(), "{step}");
     }
+}
+
+/// The destination was restarted when the drain was done: what had arrived last is not there any more.
+#[test]
+fn a_drain_that_a_crash_has_undone_is_taken_back_before_the_line() {
+    for step in [Step::SetSequences, Step::Yield] {
+        let mut world = seeing(10, 3);
+        assert!(matches!(decide(&at(step), &world, &policy()), Decision::Act(_)), "{step}");
+        world.destination.marker = arrived(DRAINED - 1);
+        let decision = decide(&at(step), &world, &policy());
+        assert!(
+            matches!(&decision, Decision::Blocked(why) if why[0].code == "drain_undone"),
+            "{step}: {decision:?}"
+        );
+        world.destination.marker = Seen::Unknown("it restarts".to_owned());
+        let decision = decide(&at(step), &world, &policy());
+        assert!(matches!(decision, Decision::Wait(_)), "{step}: {decision:?}");
+    }
+}
+
+#[test]
+fn a_drain_that_a_crash_has_undone_behind_the_line_is_waited_for_again() {
+    let facts = at(Step::OpenOther);
+    let mut world = fenced_world();
+    for source in [record(Side::Source, NodeState::Yielded), Seen::Unknown("away".to_owned())] {
+        world.source.record = source;
+        for lost in [arrived(DRAINED - 1), Seen::Absent, Seen::Unknown("it restarts".to_owned())] {
+            world.destination.marker = lost;
+            assert!(matches!(decide(&facts, &world, &policy()), Decision::Wait(_)));
+        }
+        world.destination.marker = arrived(DRAINED);
+        // Looked for once more where it is opened: it may be gone since this look.
+        assert!(matches!(
+            decide(&facts, &world, &policy()),
+            Decision::Act(Action::Open { after_marker: Some(DRAINED), .. })
+        ));
+    }
+    // Opened, it had everything: a restart later on is none of this step's.
+    world.destination.record = record(Side::Destination, NodeState::Open);
+    world.destination.marker = arrived(0);
+    assert_eq!(decide(&facts, &world, &policy()), done());
 }

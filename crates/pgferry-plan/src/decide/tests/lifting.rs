@@ -70,7 +70,7 @@ fn a_role_that_could_not_be_lifted_stands_against_the_opening_of_its_side_alone(
 
 #[test]
 fn what_an_opening_could_not_lift_is_told_and_lifted_once_it_can_be() {
-    let lift = vec![Action::Open { side: Side::Destination, revision: 3 }];
+    let lift = vec![open(Side::Destination)];
     let facts = at(Step::Confirm);
     let stuck = opened(without_right(&["app"]));
     let mut confirmed = facts.clone();
@@ -111,7 +111,7 @@ fn taking_back_waits_for_no_role_that_could_not_be_lifted() {
     assert_eq!(decide(&facts, &world, &policy()), done());
     assert_eq!(upkeep(&facts, &world), []);
     world.source.fence = Seen::Present(closed_to(&["app"]));
-    assert_eq!(upkeep(&facts, &world), [Action::Open { side: Side::Source, revision: 3 }]);
+    assert_eq!(upkeep(&facts, &world), [open(Side::Source)]);
     world.source.fence = Seen::Present(FenceView::default());
     assert_eq!(decide(&facts, &world, &policy()), done());
     world.source.fence = Seen::Unknown("gone".to_owned());
@@ -158,7 +158,7 @@ fn a_passive_side_is_opened_while_its_record_can_be_read() {
         world.node_mut(side).pglogical_node = Seen::Absent;
     }
     world.source.record = record(Side::Source, NodeState::Open);
-    let open = Action::Open { side: Side::Destination, revision: 3 };
+    let open = open(Side::Destination);
     assert_eq!(decide(&facts, &world, &policy()), Decision::Act(open));
     world.destination.record = record(Side::Destination, NodeState::Open);
     world.destination.fence = Seen::Present(without_right(&["app"]));

@@ -217,7 +217,7 @@ fn taking_back_opens_first_and_then_lets_the_traffic_go_to_the_active_side() {
         };
         if step > Step::PauseTraffic {
             world.source.record = record(NodeState::Fenced, 3);
-            let open = Action::Open { side: FROM, revision: 3 };
+            let open = Action::Open { side: FROM, revision: 3, after_marker: None };
             assert_eq!(decide(&facts, &world, &policy()), Decision::Act(open.clone()), "{step}");
             intend(&mut facts, now(), &open);
             world.source.record = record(NodeState::Open, 4);

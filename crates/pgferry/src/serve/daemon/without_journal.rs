@@ -50,11 +50,12 @@ impl Daemon {
     /// Before the line seeking the lead again comes first, and usually is in time.
     pub(super) async fn open_what_is_stranded(&mut self) {
         let Some((stranded, epoch)) = self.stranded else { return };
-        if let Stranded::Fenced { side, .. } = stranded
+        if let Stranded::Fenced { side, last_marker, .. } = stranded
             && self.cluster.has_yielded(side, epoch).await
         {
             // Its answer or the entry was lost: nobody has led since, so it was this switchover.
-            self.stranded = Some((Stranded::BehindLine { side: side.other() }, epoch));
+            let behind = Stranded::BehindLine { side: side.other(), last_marker };
+            self.stranded = Some((behind, epoch));
         }
         if self.stranded_for().is_none_or(|left| !left.is_zero()) {
             return;
@@ -64,8 +65,8 @@ impl Daemon {
             Stranded::Fenced { side, .. } => {
                 (side, self.cluster.open_without_journal(side, epoch).await)
             }
-            Stranded::BehindLine { side } => {
-                (side, self.cluster.open_behind_line(side, epoch).await)
+            Stranded::BehindLine { side, last_marker } => {
+                (side, self.cluster.open_behind_line(side, epoch, last_marker).await)
             }
         };
         match opened {
