@@ -10,7 +10,6 @@ use crate::finding::Blocker;
 use crate::journal::Verb;
 use crate::seen::Seen;
 use crate::side::{Direction, Side};
-use crate::steps::LINE;
 use crate::verdict::{not_ready, unseen};
 use crate::world::{NodeState, World};
 
@@ -71,12 +70,12 @@ pub fn loss(facts: &Facts, world: &World, last_lag: Option<(u64, Timestamp)>) ->
 #[must_use]
 pub fn blockers(facts: &Facts, world: &World, verb: Verb) -> Vec<Blocker> {
     let kind = facts.kind();
-    let before_line = match &facts.course {
+    let not_open_yet = match &facts.course {
         Course::AtRest => true,
-        Course::Switchover(switchover) => switchover.step <= LINE,
+        Course::Switchover(switchover) => switchover.step.before_opening(),
         Course::Planned | Course::SetUp(_) | Course::End { .. } | Course::Ended(_) => false,
     };
-    if !before_line || Verb::of_switchover(kind) != verb || facts.lost.is_some() {
+    if !not_open_yet || Verb::of_switchover(kind) != verb || facts.lost.is_some() {
         return vec![not_ready(facts.phase())];
     }
     let (lost, survivor) = (kind.from(), kind.to());
@@ -104,6 +103,8 @@ pub fn blockers(facts: &Facts, world: &World, verb: Verb) -> Vec<Blocker> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::side::Kind;
+    use crate::steps::Step;
     use crate::world::NodeRecord;
     use uuid::Uuid;
 
@@ -119,6 +120,20 @@ mod tests {
         let found = blockers(&facts, &world, Verb::Cutover);
         let codes: Vec<&str> = found.iter().map(|blocker| blocker.code.as_str()).collect();
         assert_eq!(codes, expected);
+    }
+
+    #[test]
+    fn a_switchover_that_waits_behind_its_line_for_a_lost_side_may_be_forced_too() {
+        let mut world = World::default();
+        world.source.record = Seen::Unknown("refused".to_owned());
+        world.destination.record = record(Side::Destination, NodeState::Fenced);
+        for (step, may_be) in
+            [(Step::Yield, true), (Step::OpenOther, true), (Step::ResumeTraffic, false)]
+        {
+            let course = Course::imagined(Kind::Cutover, step);
+            let facts = Facts { course, ..Facts::default() };
+            assert_eq!(blockers(&facts, &world, Verb::Cutover).is_empty(), may_be, "{step}");
+        }
     }
 
     #[test]

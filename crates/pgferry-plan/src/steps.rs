@@ -270,6 +270,12 @@ impl Step {
         self.spec().part == Part::Switchover && self <= LINE
     }
 
+    /// Whether the side that a switchover moves writes to may still be closed in this step.
+    #[must_use]
+    pub fn before_opening(self) -> bool {
+        self.spec().part == Part::Switchover && self <= Step::OpenOther
+    }
+
     /// Whether this step belongs to a forced switchover: it never waits for the lost side, and only goes
     /// forward.
     #[must_use]

@@ -104,15 +104,17 @@ pub(super) fn prove_both_directions(facts: &Facts, world: &World, policy: &Polic
 /// None when the marker of `side` that this step intended has arrived on the other side.
 ///
 /// The token is the number of the journal entry that intends it: greater than every token before,
-/// so a marker of an earlier attempt that lands late is never taken for this one.
+/// so a marker of an earlier attempt that lands late is never taken for this one. Those of a journal that
+/// was lost may be greater than this one's numbers: it goes past what is there, too.
 pub(super) fn await_marker(facts: &Facts, world: &World, side: Side) -> Option<Decision> {
-    let token = facts.intended_marker(side).unwrap_or(facts.next_seq);
     let own = match &world.node(side).marker {
         Seen::Present(marker) => marker.own,
         Seen::Absent => return Some(Decision::Wait(format!("the {side} has no marker"))),
         Seen::Unknown(reason) => return Some(not_seen("the marker", reason)),
     };
-    if facts.intended_marker(side).is_none() || own < token {
+    let intended = facts.intended_marker(side);
+    let token = intended.unwrap_or(facts.next_seq.max(own + 1));
+    if intended.is_none() || own < token {
         return Some(Decision::Act(Action::WriteMarker { side, token }));
     }
     match &world.node(side.other()).marker {

@@ -184,7 +184,7 @@ impl Facts {
         }
         match &self.course {
             Course::AtRest => {}
-            Course::Switchover(switchover) if switchover.step <= LINE => {
+            Course::Switchover(switchover) if switchover.step.before_opening() => {
                 let superseded = switchover.operation;
                 for operation in &mut self.operations {
                     if operation.state == OperationState::Running

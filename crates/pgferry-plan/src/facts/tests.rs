@@ -244,6 +244,15 @@ fn a_forced_switchover_ends_one_that_waits_for_the_lost_side_and_is_the_last() {
     let (_, facts) = walk(&path);
     assert_eq!((facts.phase(), facts.active), (Phase::CutOver, Side::Destination));
     assert_eq!(facts.operations.len(), 3);
+    // Behind the line too, as long as the other side is not open.
+    let mut behind: Vec<(u8, u8)> = vec![(8, 0), (0, 0)];
+    behind.extend(vec![(12, 0); 17]);
+    behind.extend([(1, 0)]);
+    behind.extend(vec![(12, 0); 7]);
+    let (_, facts) = walk(&behind);
+    assert_eq!(facts.step(), Some(Step::OpenOther));
+    let (_, facts) = walk(&[behind, vec![(18, 0)]].concat());
+    assert_eq!((facts.step(), facts.lost), (Some(Step::CutStream), Some(Side::Source)));
     // Neither an ordinary rollback nor a forced one is possible without the lost side.
     path.extend([(2, 0), (19, 0)]);
     let (_, facts) = walk(&path);
