@@ -54,20 +54,39 @@ fn a_server_that_crashes_in_the_middle_holds_nothing_up_for_good() {
 }
 
 /// Nothing is left to be set within the stall, so no commit there makes what was drained outlast the
-/// crash; and it does not come again before the other server can be reached.
+/// crash.
+fn ready_to_forget() -> WorldOptions {
+    WorldOptions { headroom: 10_000, ..budget_of_two_seconds() }
+}
+
+/// Holds a switchover at a point behind its drain, and takes back what has arrived last on the side that
+/// writes move to.
+fn drained_and_taken_back(
+    world: &mut World,
+    kind: Kind,
+    point: &str,
+    cut: impl Fn(&World),
+) -> pgferry_tests::chaos::Ordered {
+    let to = kind.to();
+    world.bring_to(kind.from());
+    let no_beats = world.hold_heartbeat(to);
+    let order = held(world, kind, point);
+    let drained = arrived_on(world, to);
+    cut(world);
+    world.pair.cluster_mut(to).stop(Shutdown::Immediate);
+    drop(no_beats);
+    world.pair.cluster_mut(to).start_again();
+    assert!(arrived_on(world, to) < drained, "the crash took nothing back");
+    order
+}
+
 #[test]
 fn a_side_that_a_crash_takes_the_last_writes_from_is_opened_only_once_they_are_back() {
-    let mut world = World::new(WorldOptions { headroom: 10_000, ..WorldOptions::default() });
+    let mut world = World::new(ready_to_forget());
     for point in ["seen_done:drain", "before_effect:yield", "before_effect:open_other"] {
-        world.bring_to(Side::Destination);
-        let no_beats = world.hold_heartbeat(Side::Source);
-        let order = held(&mut world, Kind::Rollback, point);
-        let drained = arrived_on(&world, Side::Source);
-        world.set_wires(Reach::Servers, Wire::Reset);
-        world.pair.source.stop(Shutdown::Immediate);
-        drop(no_beats);
-        world.pair.source.start_again();
-        assert!(arrived_on(&world, Side::Source) < drained, "the crash took nothing back");
+        let order = drained_and_taken_back(&mut world, Kind::Rollback, point, |world| {
+            world.set_wires(Reach::Servers, Wire::Reset);
+        });
         world.let_go();
         let told = "the last writes of the destination are on their way to it again";
         world.first.wait_until("the daemon to say what it waits for", |m| {
@@ -80,6 +99,48 @@ fn a_side_that_a_crash_takes_the_last_writes_from_is_opened_only_once_they_are_b
         println!("{point}: {outcome}");
         assert!(outcome.finished, "{point}: the line was crossed with a look of before the crash");
     }
+}
+
+/// The destination is not told that the source's host died, and would keep its walsender for minutes.
+#[test]
+fn a_stream_that_a_dead_host_has_forsaken_brings_the_last_writes_again_at_once() {
+    let mut world = World::new(ready_to_forget());
+    let point = "before_effect:open_other";
+    let order = drained_and_taken_back(&mut world, Kind::Rollback, point, World::forsake_streams);
+    world.let_go();
+    eventually("the source to be opened", SOON, || {
+        if world.pair.is_open(Side::Source) { Ok(()) } else { Err("closed".to_owned()) }
+    });
+    world.ledger.wait_for_writes(5, SOON);
+    // The destination's own worker has not been told either: it counts as stalled after 30 s.
+    world.first.wait_until("the stream back to carry again", |m| m["step"].is_null());
+    let outcome = whole(world.outcome(&order, Instant::now(), None));
+    println!("{outcome}");
+    assert!(outcome.finished);
+}
+
+/// Neither the daemon that led nor one that goes by both records alone: right behind the line of the first
+/// cutover the destination is closed as it was before.
+#[test]
+fn nor_is_it_opened_without_the_journal() {
+    let mut world =
+        World::new(WorldOptions { journal: JournalIn::ThirdPlace, ..ready_to_forget() });
+    let point = "before_effect:open_other";
+    let order = drained_and_taken_back(&mut world, Kind::Cutover, point, |world| {
+        world.set_wires(Reach::Servers, Wire::Reset);
+        world.set_wires(Reach::Journal, Wire::Reset);
+    });
+    world.let_go();
+    // Longer than the stall budget, and what is given beyond it.
+    std::thread::sleep(Duration::from_secs(6));
+    assert!(!world.pair.is_open(Side::Destination), "opened without the last writes");
+    world.set_wires(Reach::Servers, Wire::Whole);
+    eventually("the destination to be opened", SOON, || {
+        if world.pair.is_open(Side::Destination) { Ok(()) } else { Err("closed".to_owned()) }
+    });
+    world.ledger.wait_for_writes(5, SOON);
+    world.set_wires(Reach::Journal, Wire::Whole);
+    assert!(whole(world.outcome(&order, Instant::now(), None)).finished);
 }
 
 /// The token of the other side's marker that a side has.

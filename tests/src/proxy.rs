@@ -5,8 +5,8 @@
 //! sends it again.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -45,7 +45,8 @@ impl Wire {
 pub struct Proxy {
     port: u16,
     target: Arc<AtomicU16>,
-    wire: watch::Sender<Wire>,
+    /// That of the connections that come, and before it those of the ones that were forsaken.
+    wires: Arc<Mutex<Vec<watch::Sender<Wire>>>>,
     accepting: JoinHandle<()>,
 }
 
@@ -54,7 +55,7 @@ impl Proxy {
     #[must_use]
     pub fn to(target: u16) -> Self {
         let target = Arc::new(AtomicU16::new(target));
-        let (wire, watched) = watch::channel(Wire::Whole);
+        let wires = Arc::new(Mutex::new(vec![watch::Sender::new(Wire::Whole)]));
         let listener = runtime().block_on(async {
             loop {
                 // Somebody may have taken it between the look and this.
@@ -65,8 +66,8 @@ impl Proxy {
             }
         });
         let port = listener.local_addr().as_ref().map_or(0, SocketAddr::port);
-        let accepting = runtime().spawn(accept(listener, Arc::clone(&target), watched));
-        Self { port, target, wire, accepting }
+        let accepting = runtime().spawn(accept(listener, Arc::clone(&target), Arc::clone(&wires)));
+        Self { port, target, wires, accepting }
     }
 
     /// The port to connect to.
@@ -77,22 +78,42 @@ impl Proxy {
 
     /// Changes what the wire does, to the connections that there are as well.
     pub fn set(&self, wire: Wire) {
-        self.wire.send_replace(wire);
+        if let Some(last) = lock(&self.wires).last() {
+            last.send_replace(wire);
+        }
+    }
+
+    /// The host at one end dies: nothing more is ever heard on the connections that there are, not
+    /// even their end. Those that come are whole.
+    pub fn forsake(&self) {
+        self.set(Wire::Silent);
+        lock(&self.wires).push(watch::Sender::new(Wire::Whole));
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.wire.send_replace(Wire::Reset);
+        for wire in lock(&self.wires).iter() {
+            wire.send_replace(Wire::Reset);
+        }
         self.accepting.abort();
         self.target.store(0, Ordering::Relaxed);
     }
 }
 
-async fn accept(listener: TcpListener, target: Arc<AtomicU16>, wire: watch::Receiver<Wire>) {
+async fn accept(
+    listener: TcpListener,
+    target: Arc<AtomicU16>,
+    wires: Arc<Mutex<Vec<watch::Sender<Wire>>>>,
+) {
     while let Ok((client, _)) = listener.accept().await {
-        tokio::spawn(carry(client, target.load(Ordering::Relaxed), wire.clone()));
+        let Some(wire) = lock(&wires).last().map(watch::Sender::subscribe) else { return };
+        tokio::spawn(carry(client, target.load(Ordering::Relaxed), wire));
     }
+}
+
+fn lock(wires: &Mutex<Vec<watch::Sender<Wire>>>) -> MutexGuard<'_, Vec<watch::Sender<Wire>>> {
+    wires.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn carry(client: TcpStream, target: u16, mut wire: watch::Receiver<Wire>) {

@@ -57,6 +57,7 @@ pub struct Engine<C, T, J> {
     world: World,
     journal_dropped: bool,
     kept_at: Option<Timestamp>,
+    woken_at: Option<Timestamp>,
     /// WAL of the active side that was not confirmed when that was last seen, in bytes.
     unconfirmed: Option<(u64, Timestamp)>,
     /// How long the last appends took.
@@ -92,6 +93,7 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
             world: World::default(),
             journal_dropped: false,
             kept_at: None,
+            woken_at: None,
             unconfirmed: None,
             appends: VecDeque::new(),
             effect_at: None,
@@ -235,9 +237,17 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
         let urgent =
             |action: &Action| matches!(action, Action::Fence { .. } | Action::ResumeTraffic { .. });
         let mut upkeep = pgferry_plan::decide::upkeep(&self.facts, &self.world);
-        upkeep.retain(|action| due || urgent(action));
+        // pglogical ends a worker that runs when its subscription is woken: not again before a look that
+        // may have seen that worker.
+        let seen_at = self.world.lag.present().and_then(|lag| lag.observed_at);
+        let seen_since = self.woken_at.is_none_or(|woken| seen_at > Some(woken));
+        let wakes = |action: &Action| matches!(action, Action::WakeSubscription { .. });
+        upkeep.retain(|action| (due || urgent(action)) && (seen_since || !wakes(action)));
         for action in upkeep {
             self.kept_at = Some(self.world.now);
+            if wakes(&action) {
+                self.woken_at = Some(self.world.now);
+            }
             match &action {
                 Action::SetSequences { values, .. } => {
                     tracing::debug!(

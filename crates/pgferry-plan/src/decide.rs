@@ -22,7 +22,7 @@ use jiff::Timestamp;
 
 pub(crate) use fence::cannot_lift;
 pub(crate) use gate::{fence_blockers, stream_blockers};
-pub use stranded::{Stranded, goes_on_with, left_fenced, stranded};
+pub use stranded::{LeftFenced, Stranded, goes_on_with, left_fenced, stranded};
 pub(crate) use traffic::traffic_blockers;
 
 use crate::action::Action;
@@ -262,7 +262,7 @@ fn stream_down(world: &World) -> Option<Blocker> {
 /// that has to be remembered.
 ///
 /// A subscription without a worker is woken: pglogical's manager may sleep for minutes after
-/// either server was restarted. Only where the plan wants that stream to run; the forward one must
+/// either server was restarted; and what a dead one has left connected is ended. Only where the plan wants that stream to run; the forward one must
 /// stay at rest until the rows are copied. A role that may write since the passive side was closed
 /// is closed out too, and its sessions are ended. Its sequences follow the active side's, so that
 /// nothing is far behind should that one be lost. A pooler that holds its clients, or leads them to
@@ -293,13 +293,32 @@ pub fn upkeep(facts: &Facts, world: &World) -> Vec<Action> {
         return actions;
     }
     let down = |direction| {
-        world.lag.present().is_some_and(|lag| lag.stream(direction).status == StreamStatus::Down)
+        let report = world.lag.present().map(|lag| lag.stream(direction));
+        report.is_some_and(|stream| match stream.status {
+            StreamStatus::Down => true,
+            // The worker waits at a connection whose other end died without a word.
+            StreamStatus::Stalled => stream.slot_active == Some(false),
+            StreamStatus::Absent
+            | StreamStatus::Starting
+            | StreamStatus::Streaming
+            | StreamStatus::Disabled
+            | StreamStatus::Unknown => false,
+        })
     };
     // Both at once: one that cannot come up must not keep the other asleep.
-    let asleep =
-        Direction::BOTH.into_iter().filter(|direction| runs(*direction) && down(*direction));
-    actions.extend(asleep.map(|direction| Action::WakeSubscription { direction }));
+    let asleep = || Direction::BOTH.into_iter().filter(|side| runs(*side) && down(*side));
+    actions.extend(asleep().filter_map(|direction| end_forsaken_reader(direction, world)));
+    actions.extend(asleep().map(|direction| Action::WakeSubscription { direction }));
     if actions.is_empty() { followed(facts, world).into_iter().collect() } else { actions }
+}
+
+/// A walsender whose subscriber has no worker any more: the host that it ran on died without a word. Until
+/// the provider gives it up, which takes minutes (`wal_sender_timeout`), no other worker gets its slot.
+fn end_forsaken_reader(direction: Direction, world: &World) -> Option<Action> {
+    let stream = world.stream(direction);
+    let (subscription, slot) = (stream.subscription.present()?, stream.slot.present()?);
+    (subscription.enabled && !subscription.worker && slot.active)
+        .then(|| Action::EndReader { side: direction.from(), slot: subscription.slot.clone() })
 }
 
 /// A side that is open, and closed to a role that can be altered again; then the sessions that it has

@@ -56,6 +56,8 @@ pub struct StreamReport {
     pub wal_status: Option<String>,
     /// The newest heartbeat that has arrived, by the clock of the side that wrote it.
     pub heartbeat_received_at: Option<Timestamp>,
+    /// Whether anybody reads the stream's slot.
+    pub slot_active: Option<bool>,
     /// The process that applies the stream.
     pub apply_worker: Option<WorkerSeen>,
     /// How often that process was replaced within [`StreamLimits::restart_window`] while the

@@ -10,7 +10,7 @@ use deadpool_postgres::Object;
 use jiff::Timestamp;
 use pgferry_config::{FenceMethod, MigrationConfig, NodeConfig, Secret};
 use pgferry_engine::{Cluster, Fault};
-use pgferry_plan::decide::stall_left;
+use pgferry_plan::decide::{LeftFenced, stall_left};
 use pgferry_plan::preflight::{self, PreflightPolicy, Progress};
 use pgferry_plan::scope::{ScopeRules, SetNames};
 use pgferry_plan::world::{NodeRecord, NodeState};
@@ -187,14 +187,28 @@ impl PgCluster {
     ///
     /// # Errors
     /// In words, when the side was not opened.
-    pub async fn open_left_fenced(&self, side: Side, revision: i64) -> Result<(), String> {
+    pub async fn open_left_fenced(&self, left: LeftFenced) -> Result<(), String> {
+        let LeftFenced { side, revision, other_yielded } = left;
+        let last_marker =
+            if other_yielded { Some(self.own_marker_in_time(side.other()).await?) } else { None };
         self.open_as_recorded(side, |record| match record.state {
             NodeState::Fenced if record.revision == revision => {
-                Ok(Some(Guard::of_record(record.epoch, revision)))
+                Ok(Some(Guard::of_record(record.epoch, revision).after_marker(last_marker)))
             }
             NodeState::Open | NodeState::Fenced | NodeState::Yielded => Ok(None),
         })
         .await
+    }
+
+    /// The token that a side has written last, behind everything else that it yielded.
+    async fn own_marker_in_time(&self, side: Side) -> Result<u64, String> {
+        let look = crate::observe::node::marker(self.node(side));
+        let marker = tokio::time::timeout(NODE_LOOK_TIME, look).await;
+        match marker.map_err(|_| format!("the {side} does not answer"))? {
+            Ok(Some(marker)) => Ok(marker.own),
+            Ok(None) => Err(format!("the {side} has no marker")),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     async fn open_as_recorded(

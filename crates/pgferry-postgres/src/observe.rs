@@ -178,6 +178,13 @@ impl PgCluster {
                     self.node_view_within(NODE_LOOK_TIME, to, Wants { marker: true, ..FENCE }),
                 );
                 (*world.node_mut(from), *world.node_mut(to)) = (of_from.0, of_to.0);
+                let last = facts.switchover().and_then(|switchover| switchover.last_marker);
+                let arrived = world.node(to).marker.present().map(|marker| marker.other);
+                if arrived.is_some() && arrived < last {
+                    // Why it does not come again; the side that has yielded may be away.
+                    let stream = self.see_stream(world, Direction::leaving(from));
+                    let _in_time = tokio::time::timeout(NODE_LOOK_TIME, stream).await;
+                }
             }
             Step::Confirm => {
                 let of_to = Wants { fence: true, marker: true, ..RECORD };

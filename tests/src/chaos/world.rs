@@ -425,6 +425,14 @@ impl World {
         }
     }
 
+    /// The host of a side dies as far as the other one can tell: it hears nothing more of the streams
+    /// that there are, and new connections are whole.
+    pub fn forsake_streams(&self) {
+        for proxy in &self.between {
+            proxy.forsake();
+        }
+    }
+
     /// The administrator's session where the journal is.
     pub(super) fn journal_admin(&self) -> Session {
         match &self.journal {

@@ -15,6 +15,7 @@ fn a_known_figure_is_shown_and_an_unknown_one_disappears() {
         safe_wal_bytes: Some(1 << 30),
         wal_status: Some("extended".to_owned()),
         heartbeat_received_at: Some(Timestamp::from_millisecond(1_500).unwrap()),
+        slot_active: Some(true),
         apply_worker: Some(WorkerSeen { pid: 1, started_at: Timestamp::UNIX_EPOCH }),
         worker_restarts: 0,
     };

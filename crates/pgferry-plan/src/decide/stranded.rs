@@ -62,24 +62,39 @@ pub fn goes_on_with(facts: &Facts) -> Option<Side> {
     matches!(switchover.step, Step::OpenOther | Step::ResumeTraffic).then(|| switchover.kind.to())
 }
 
-/// The side that a switchover has left fenced before its line, with its record's revision, told by
-/// both records alone. Not to be acted on before it has stayed so for longer than any switchover.
+/// A side that a switchover has left closed, told by both records alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftFenced {
+    /// The side.
+    pub side: Side,
+    /// Its record's revision.
+    pub revision: i64,
+    /// The other side has yielded: this one must have its marker.
+    pub other_yielded: bool,
+}
+
+/// The side that is to be opened when nobody leads. Not to be acted on before it has stayed so for longer
+/// than any switchover.
 ///
 /// Both must be seen. With the other one away it may be that a person has forced it open.
 #[must_use]
 pub fn left_fenced(
     source: &Seen<NodeRecord>,
     destination: &Seen<NodeRecord>,
-) -> Option<(Side, i64)> {
+) -> Option<LeftFenced> {
     let (source, destination) = (source.present()?, destination.present()?);
+    let left = |record: &NodeRecord, other_yielded| LeftFenced {
+        side: record.side,
+        revision: record.revision,
+        other_yielded,
+    };
     match (source.state, destination.state) {
-        // Nothing but a switchover fences the source.
-        (NodeState::Fenced, NodeState::Fenced | NodeState::Yielded) => {
-            Some((Side::Source, source.revision))
-        }
-        // The destination is fenced from the beginning on; beside a source that has yielded it was
-        // open meanwhile.
-        (NodeState::Yielded, NodeState::Fenced) => Some((Side::Destination, destination.revision)),
+        // Nothing but a switchover fences the source, and this one is before its line. Whether the
+        // destination yielded to it once, or was never open, it has had everything since.
+        (NodeState::Fenced, NodeState::Fenced | NodeState::Yielded) => Some(left(source, false)),
+        // The destination is fenced from the beginning on. Beside a source that has yielded it was open
+        // meanwhile, and a rollback is before its line; or the first cutover is right behind it.
+        (NodeState::Yielded, NodeState::Fenced) => Some(left(destination, true)),
         (NodeState::Open, NodeState::Open | NodeState::Fenced | NodeState::Yielded)
         | (NodeState::Fenced | NodeState::Yielded, NodeState::Open)
         | (NodeState::Yielded, NodeState::Yielded) => None,
@@ -138,8 +153,8 @@ mod tests {
     fn only_a_side_that_has_not_yielded_beside_one_that_is_closed_was_left_fenced() {
         use NodeState::{Fenced, Open, Yielded};
         let wanted = |source, destination| match (source, destination) {
-            (Fenced, Fenced | Yielded) => Some((Side::Source, 7)),
-            (Yielded, Fenced) => Some((Side::Destination, 7)),
+            (Fenced, Fenced | Yielded) => Some((Side::Source, false)),
+            (Yielded, Fenced) => Some((Side::Destination, true)),
             _ => None,
         };
         for source in [Open, Fenced, Yielded] {
@@ -148,7 +163,12 @@ mod tests {
                     &Seen::Present(record(Side::Source, source)),
                     &Seen::Present(record(Side::Destination, destination)),
                 );
-                assert_eq!(found, wanted(source, destination), "{source:?} {destination:?}");
+                let wanted = wanted(source, destination).map(|(side, other_yielded)| LeftFenced {
+                    side,
+                    revision: 7,
+                    other_yielded,
+                });
+                assert_eq!(found, wanted, "{source:?} {destination:?}");
             }
         }
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::fence::{self, writer_found};
 use super::following::await_marker;
 use super::gate::not_streaming;
-use super::{Decision, Policy, blocked, done, look, not_seen, traffic};
+use super::{Decision, Policy, blocked, done, end_forsaken_reader, look, not_seen, traffic};
 use crate::action::Action;
 use crate::facts::{Facts, Switchover};
 use crate::finding::Blocker;
@@ -164,7 +164,11 @@ pub(super) fn open_other(facts: &Facts, world: &World) -> Decision {
             if !world.node(to).record.present().is_some_and(is_open) {
                 match has_last_marker(facts, world) {
                     Ok(true) => {}
-                    Ok(false) => return Decision::Wait(on_their_way_again(from)),
+                    Ok(false) => {
+                        let wait = || Decision::Wait(on_their_way_again(from));
+                        let reader = end_forsaken_reader(Direction::leaving(from), world);
+                        return reader.map_or_else(wait, Decision::Act);
+                    }
                     Err(not_seen) => return not_seen,
                 }
             }

@@ -124,6 +124,7 @@ impl StreamWindow {
             safe_wal_bytes: slot.and_then(|slot| slot.safe_wal_bytes),
             wal_status: slot.and_then(|slot| slot.wal_status.clone()),
             heartbeat_received_at: subscriber.and_then(|look| look.received).map(|beat| beat.at),
+            slot_active: slot.map(|slot| slot.active),
             apply_worker: subscription.present().and_then(|seen| seen.worker.present().copied()),
             worker_restarts: self.recent_restarts(),
         }

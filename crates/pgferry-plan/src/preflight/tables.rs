@@ -167,7 +167,7 @@ fn unlogged_tables(node: Node<'_>, tables: &[TableView], findings: &mut Vec<Find
         node.about("tables in scope"),
         format!(
             "unlogged tables are copied once, with the rest, and not streamed: what changes in \
-             them after the copy stays on its side: {}",
+             them after the copy stays on its side, and a crash of the destination empties them: {}",
             first_ten(&unlogged)
         ),
         format!(

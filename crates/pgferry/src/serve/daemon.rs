@@ -16,7 +16,7 @@ use std::time::Duration;
 use pgferry_api as api;
 use pgferry_config::{Config, MigrationConfig};
 use pgferry_monitor::{MigrationMetrics, NodesReport, Outlets, Watched};
-use pgferry_plan::decide::Stranded;
+use pgferry_plan::decide::{LeftFenced, Stranded};
 use pgferry_plan::{
     Blocker, Course, Direction, Entry, Facts, Finding, LagReport, Order, Policy, Severity, Side,
     Verb,
@@ -71,8 +71,8 @@ pub(super) struct Daemon {
     known: Facts,
     /// What a switchover that lost its journal has left to do, and under which epoch.
     stranded: Option<(Stranded, i64)>,
-    /// A side that both records call left fenced, its revision, and since when it is seen so.
-    left_fenced: Option<(Side, i64, tokio::time::Instant)>,
+    /// A side that both records call left fenced, and since when it is seen so.
+    left_fenced: Option<(LeftFenced, tokio::time::Instant)>,
     monitor: Option<(Watched, watch::Receiver<Option<i64>>, Outlets)>,
 }
 

@@ -7,11 +7,12 @@ use crate::decide::tests::{DRAINED, arrived, at, fenced_world, policy, record};
 use crate::decide::{Decision, decide, done};
 use crate::facts::Facts;
 use crate::journal::{Entry, Event};
+use crate::lsn::Lsn;
 use crate::name::SequenceName;
 use crate::seen::Seen;
-use crate::side::Side;
+use crate::side::{Direction, Side};
 use crate::steps::Step;
-use crate::world::{NodeState, SequenceView, World};
+use crate::world::{NodeState, SequenceView, SlotView, SubscriptionView, World};
 
 fn with_last(last: i64) -> Seen<Vec<SequenceView>> {
     Seen::Present(vec![SequenceView {
@@ -100,6 +101,22 @@ fn a_drain_that_a_crash_has_undone_behind_the_line_is_waited_for_again() {
             world.destination.marker = lost;
             assert!(matches!(decide(&facts, &world, &policy()), Decision::Wait(_)));
         }
+        // A walsender that its subscriber has no worker for keeps them from coming.
+        world.destination.marker = arrived(DRAINED - 1);
+        let mut forsaken = world.clone();
+        let stream = forsaken.stream_mut(Direction::Forward);
+        stream.subscription = Seen::Present(SubscriptionView {
+            enabled: true,
+            initialized: true,
+            worker: false,
+            real_sets: true,
+            forwards_nothing: true,
+            slot: "pgl".to_owned(),
+        });
+        stream.slot =
+            Seen::Present(SlotView { active: true, confirmed_flush: Lsn(8), lost: false });
+        let ended = Action::EndReader { side: Side::Source, slot: "pgl".to_owned() };
+        assert_eq!(decide(&facts, &forsaken, &policy()), Decision::Act(ended));
         world.destination.marker = arrived(DRAINED);
         // Looked for once more where it is opened: it may be gone since this look.
         assert!(matches!(

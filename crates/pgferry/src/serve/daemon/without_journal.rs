@@ -85,19 +85,20 @@ impl Daemon {
     /// may tell of one that was left before its line.
     async fn open_what_is_left_fenced(&mut self) {
         let [source, destination] = self.cluster.records().await;
-        let Some((side, revision)) = left_fenced(&source, &destination) else {
+        let Some(left) = left_fenced(&source, &destination) else {
             self.left_fenced = None;
             return;
         };
         let since = match self.left_fenced {
-            Some((known, at, since)) if (known, at) == (side, revision) => since,
+            Some((known, since)) if known == left => since,
             Some(_) | None => tokio::time::Instant::now(),
         };
-        self.left_fenced = Some((side, revision, since));
+        self.left_fenced = Some((left, since));
         if since.elapsed() <= self.policy.stall_budget + BEYOND_BUDGET {
             return;
         }
-        match self.cluster.open_left_fenced(side, revision).await {
+        let side = left.side;
+        match self.cluster.open_left_fenced(left).await {
             Ok(()) => {
                 tracing::warn!(%side, "a switchover had left it fenced: opened, without the journal");
                 let seen = if side == Side::Source { &source } else { &destination };
