@@ -2,18 +2,19 @@
 //!
 //! Holds connections and the background job; decides nothing.
 
+mod without_journal;
+
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::Object;
 use jiff::Timestamp;
 use pgferry_config::{FenceMethod, MigrationConfig, NodeConfig, Secret};
 use pgferry_engine::{Cluster, Fault};
-use pgferry_plan::decide::{LeftFenced, stall_left};
+use pgferry_plan::decide::stall_left;
 use pgferry_plan::preflight::{self, PreflightPolicy, Progress};
 use pgferry_plan::scope::{ScopeRules, SetNames};
-use pgferry_plan::world::{NodeRecord, NodeState};
 use pgferry_plan::{
     Action, Blocker, Course, Facts, Finding, LagReport, RoleName, Seen, Side, Step, World,
 };
@@ -23,12 +24,10 @@ use crate::connect::ConnectError;
 use crate::copy::CopyProgress;
 use crate::jobs::Jobs;
 use crate::node::{LookError, Node};
-use crate::observe::NODE_LOOK_TIME;
 use crate::observe::fence::StartupWatch;
 use crate::observe::known_roles::KnownRoles;
 use crate::observe::tables::Undrifted;
 use crate::preflight::observe;
-use crate::statements::{self, Guard};
 use crate::verify::Verifier;
 
 /// Both servers of one migration. Clones share everything.
@@ -54,6 +53,8 @@ pub struct Inner {
     pub(crate) journal_side: Option<Side>,
     pub(crate) journal: crate::journal::Place,
     pub(crate) archived: AtomicBool,
+    /// When a stream was woken without an engine.
+    woken: Mutex<Option<Instant>>,
 }
 
 impl std::ops::Deref for PgCluster {
@@ -97,6 +98,7 @@ impl PgCluster {
             journal_side: journal.side(),
             journal,
             archived: AtomicBool::new(false),
+            woken: Mutex::default(),
             config,
         })))
     }
@@ -135,128 +137,6 @@ impl PgCluster {
             facts.native = Seen::from_look(self.native_copy_facts().await);
         }
         preflight::check(&facts)
-    }
-    /// Opens the side that a switchover has fenced, when the journal cannot be written any more and
-    /// nothing was yielded. The node's own record is enough for that: nobody else leads while it
-    /// carries our epoch, and a yield that lands late finds another revision.
-    ///
-    /// # Errors
-    /// In words, when the side was not opened.
-    pub async fn open_without_journal(&self, side: Side, epoch: i64) -> Result<(), String> {
-        self.open_as_recorded(side, |record| match record.state {
-            NodeState::Yielded => Err("it has yielded"),
-            // Seen open too: a fence whose COMMIT hangs would close it for good afterwards.
-            NodeState::Open | NodeState::Fenced => {
-                Ok(Some(Guard::of_record(epoch, record.revision)))
-            }
-        })
-        .await
-    }
-
-    /// Whether a side has yielded under this very leadership, and no newer one has been there.
-    pub async fn has_yielded(&self, side: Side, epoch: i64) -> bool {
-        self.record_in_time(side, NODE_LOOK_TIME)
-            .await
-            .present()
-            .is_some_and(|record| record.state == NodeState::Yielded && record.epoch == epoch)
-    }
-
-    /// Opens the side that writes move to, when this leadership has seen the other one yielded and
-    /// the journal cannot be written any more. Whoever leads next raises this side's epoch before
-    /// it does anything, and then this is refused.
-    ///
-    /// # Errors
-    /// In words, when the side was not opened.
-    pub async fn open_behind_line(
-        &self,
-        side: Side,
-        epoch: i64,
-        last_marker: Option<u64>,
-    ) -> Result<(), String> {
-        self.open_as_recorded(side, |record| match record.state {
-            NodeState::Open => Ok(None),
-            NodeState::Fenced | NodeState::Yielded => {
-                Ok(Some(Guard::of_record(epoch, record.revision).after_marker(last_marker)))
-            }
-        })
-        .await
-    }
-
-    /// Opens a side that was left fenced, when nobody can be asked who leads. Under the epoch that
-    /// the record carries: whoever leads is not kept out, but its yield finds another revision.
-    ///
-    /// # Errors
-    /// In words, when the side was not opened.
-    pub async fn open_left_fenced(&self, left: LeftFenced) -> Result<(), String> {
-        let LeftFenced { side, revision, other_yielded } = left;
-        let last_marker =
-            if other_yielded { Some(self.own_marker_in_time(side.other()).await?) } else { None };
-        self.open_as_recorded(side, |record| match record.state {
-            NodeState::Fenced if record.revision == revision => {
-                Ok(Some(Guard::of_record(record.epoch, revision).after_marker(last_marker)))
-            }
-            NodeState::Open | NodeState::Fenced | NodeState::Yielded => Ok(None),
-        })
-        .await
-    }
-
-    /// The token that a side has written last, behind everything else that it yielded.
-    async fn own_marker_in_time(&self, side: Side) -> Result<u64, String> {
-        let look = crate::observe::node::marker(self.node(side));
-        let marker = tokio::time::timeout(NODE_LOOK_TIME, look).await;
-        match marker.map_err(|_| format!("the {side} does not answer"))? {
-            Ok(Some(marker)) => Ok(marker.own),
-            Ok(None) => Err(format!("the {side} has no marker")),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    async fn open_as_recorded(
-        &self,
-        side: Side,
-        guard: impl Fn(&NodeRecord) -> Result<Option<Guard>, &'static str>,
-    ) -> Result<(), String> {
-        let opening = async {
-            let record = crate::observe::node::record(self.node(side))
-                .await
-                .map_err(|error| error.to_string())?
-                .ok_or_else(|| "it has no record".to_owned())?;
-            match guard(&record)? {
-                None => Ok(()),
-                Some(guard) => {
-                    let opened = self.node(side).mutate(guard, statements::OPEN).await;
-                    opened.map_err(|fault| fault.to_string())
-                }
-            }
-        };
-        match tokio::time::timeout(ACTION_TIME_IN_STALL, opening).await {
-            Ok(result) => result,
-            Err(_) => {
-                self.node(side).forget_connections();
-                Err("it does not answer".to_owned())
-            }
-        }
-    }
-
-    /// Both records, each within its own time; what a daemon without a journal can know.
-    pub async fn records(&self) -> [Seen<NodeRecord>; 2] {
-        self.records_within(NODE_LOOK_TIME).await
-    }
-
-    async fn records_within(&self, limit: Duration) -> [Seen<NodeRecord>; 2] {
-        let of = |side| self.record_in_time(side, limit);
-        tokio::join!(of(Side::Source), of(Side::Destination)).into()
-    }
-
-    async fn record_in_time(&self, side: Side, limit: Duration) -> Seen<NodeRecord> {
-        let look = crate::observe::node::record(self.node(side));
-        match tokio::time::timeout(limit, look).await {
-            Ok(record) => Seen::from_look(record),
-            Err(_) => {
-                self.node(side).forget_connections();
-                Seen::Unknown("it does not answer".to_owned())
-            }
-        }
     }
 }
 

@@ -257,7 +257,7 @@ impl Node {
             }
             let (code, hint) = match database.code().code() {
                 RECORD_CHANGED => ("record_changed", "nothing to do: it looks again"),
-                MARKER_MISSING => ("marker_missing", "nothing to do: they are on their way again"),
+                MARKER_MISSING => (MISSES_MARKER, "nothing to do: they are on their way again"),
                 code if code == SqlState::LOCK_NOT_AVAILABLE.code() => {
                     ("lock_not_available", "a long transaction holds the table; it tries again")
                 }
@@ -354,6 +354,9 @@ pub(crate) fn is_missing(error: &tokio_postgres::Error) -> bool {
 fn application_name(migration: &MigrationName, epoch: i64) -> String {
     format!("pgferry/{migration}/{epoch}")
 }
+
+/// The code of a fault: the other side's marker has not arrived.
+pub(crate) const MISSES_MARKER: &str = "marker_missing";
 
 const EXCHANGED: &str = "servers_exchanged";
 const WRONG_SERVER: &str = "wrong_server";
