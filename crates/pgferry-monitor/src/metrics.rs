@@ -46,6 +46,7 @@ impl Metrics {
         }
         metrics.all.write_stall_seconds.with_label_values(&[name]);
         metrics.set_copied(0, 0);
+        metrics.set_verified(0);
         metrics
     }
 }

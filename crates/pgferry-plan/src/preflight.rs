@@ -201,7 +201,7 @@ fn reached<'a>(
         side.as_str(),
         format!("the {side} cannot be reached: {reason}"),
         format!(
-            "check dsn, password and sslrootcert of [migrations.<name>.{side}], and that this \
+            "check dsn, password and sslrootcert of the {side} in the configuration, and that this \
              machine may connect to that server"
         ),
     ));

@@ -109,8 +109,8 @@ pub(crate) enum ClientCommand {
     /// Look for everything that would stand in the way
     ///
     /// Asks both servers, changes nothing, waits for the result and prints each finding with its
-    /// remedy. Exits 0 when nothing blocks (warnings do not), 2 when something does, 1 when the
-    /// servers could not be asked.
+    /// remedy. Exits 0 when nothing blocks (warnings do not), 2 when something does; a server that
+    /// cannot be reached does. Exits 1 when the daemon could not be asked.
     Preflight(Waited),
 
     /// Begin: prepare, copy, and follow until ready

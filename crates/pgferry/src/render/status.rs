@@ -26,7 +26,7 @@ fn everything(
     if let Some(step) = &migration.step {
         let _ = write!(out, ", {}", plain(step));
     }
-    let leader = if migration.leader { "this daemon leads" } else { "another daemon leads" };
+    let leader = if migration.leader { "this daemon leads" } else { "this daemon does not lead" };
     let epoch = migration.epoch.map(|epoch| format!(", epoch {epoch}")).unwrap_or_default();
     let _ = writeln!(out, " (the {} is active, {leader}{epoch})", migration.active);
     if let Some(shown) = &migration.condition {

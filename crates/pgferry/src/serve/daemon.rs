@@ -308,7 +308,8 @@ impl Daemon {
                 Ok(Accepted::Operation(operation))
             }
             _ if command.dry_run => {
-                let blockers = vec![pgferry_plan::verdict::not_ready(pgferry_plan::Phase::Planned)];
+                let mut blockers = vec![pgferry_plan::verdict::not_ready(self.known.phase())];
+                blockers.extend(self.notes.condition.iter().flat_map(|why| why.all.clone()));
                 let kind = if command.verb == api::Verb::Rollback {
                     pgferry_plan::Kind::Rollback
                 } else {

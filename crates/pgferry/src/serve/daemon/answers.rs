@@ -28,6 +28,11 @@ pub(super) fn conflict(blockers: Vec<Blocker>) -> Refusal {
     }
 }
 
+/// What keeps the daemon from carrying out anything now.
+pub(super) fn unavailable(blocker: Blocker) -> Refusal {
+    Refusal { status: RefusalStatus::Unavailable, ..conflict(vec![blocker]) }
+}
+
 pub(super) fn not_leader() -> Refusal {
     Refusal {
         status: RefusalStatus::Unavailable,

@@ -15,7 +15,7 @@ use pgferry_postgres::node::LookError;
 use pgferry_server::{Accepted, Command};
 use pgferry_traffic::MigrationTraffic;
 
-use super::answers::{answer, conflict, journal_blocker, not_leader};
+use super::answers::{answer, conflict, journal_blocker, not_leader, unavailable};
 use super::forced::{forced_answer, given_up};
 use super::{Daemon, First, Next, Reply, SEEK};
 use crate::serve::view;
@@ -63,8 +63,13 @@ impl Daemon {
             Ok(loaded) => loaded,
             Err(error) => {
                 tracing::error!(%error, "could not load the journal");
-                self.notes.blocked(vec![journal_blocker(&error)]);
-                self.next_command(SEEK).await;
+                let blocker = journal_blocker(&error);
+                self.notes.unavailable(&blocker.code, blocker.message.clone());
+                self.notes.blocked(vec![blocker.clone()]);
+                self.show_known(blocker.clone());
+                if let Next::Command(command) = self.next_command(SEEK).await {
+                    answer(Some(command.reply), Err(unavailable(blocker)));
+                }
                 return leader.release().await;
             }
         };

@@ -85,12 +85,14 @@ impl Daemon {
             self.known = facts.clone();
         }
         self.publish(condition, verdict);
-        self.measure(facts, entries, condition);
+        self.gauge(condition);
+        self.measure(entries);
     }
 
     /// Shows what is known already, with what changed around it.
     pub(super) fn show_known(&mut self, why: Blocker) {
         self.publish(None, vec![why]);
+        self.gauge(None);
     }
 
     pub(super) fn publish(
@@ -157,24 +159,24 @@ impl Daemon {
         }
     }
 
-    pub(super) fn measure(
-        &mut self,
-        facts: &Facts,
-        entries: &[Entry],
-        condition: Option<&pgferry_engine::Condition>,
-    ) {
+    /// What is now, as the status says it.
+    fn gauge(&self, condition: Option<&pgferry_engine::Condition>) {
         let all = pgferry_plan::Phase::ALL.map(pgferry_plan::Phase::as_str);
-        self.metrics.set_phase(facts.phase().as_str(), &all);
+        self.metrics.set_phase(self.known.phase().as_str(), &all);
         let condition = condition.or(self.notes.condition.as_ref());
         self.metrics.set_blocked(
             condition.is_some_and(|c| c.kind == pgferry_engine::ConditionKind::Blocked),
         );
         self.metrics.set_leader(self.notes.leader);
-        self.metrics.set_epoch(facts.epoch);
+        self.metrics.set_epoch(self.known.epoch);
+    }
+
+    /// What has happened, counted once.
+    fn measure(&mut self, entries: &[Entry]) {
         self.measure_copy();
         self.measure_verification();
         self.count_steps(entries);
-        if let Some(report) = &facts.last_switchover
+        if let Some(report) = &self.known.last_switchover
             && self.shown.switchover != Some(report.operation)
         {
             // What ended before this process began was counted by the one before it.

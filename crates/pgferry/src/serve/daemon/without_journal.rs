@@ -7,12 +7,11 @@
 use std::time::Duration;
 
 use pgferry_api as api;
-use pgferry_plan::Side;
 use pgferry_plan::decide::{Stranded, left_fenced};
+use pgferry_plan::{Course, Side};
 use pgferry_postgres::journal::{JournalError, Lead, Leader};
-use pgferry_server::{Refusal, RefusalStatus};
 
-use super::answers::{answer, conflict, journal_blocker};
+use super::answers::{answer, conflict, journal_blocker, unavailable};
 use super::{Daemon, Next, SEEK};
 
 /// A switchover of another daemon is over within its stall budget and this.
@@ -124,10 +123,12 @@ impl Daemon {
             // Before the start there is no journal to ask, and preflight says what is away.
             match command.verb {
                 api::Verb::Preflight => self.answer_without_engine(command),
-                api::Verb::Start => {
+                // What is known of a migration that was started is not thrown away for it.
+                api::Verb::Start if self.known.course == Course::Planned => {
                     self.start(Some(command.reply)).await;
                 }
-                api::Verb::Verify
+                api::Verb::Start
+                | api::Verb::Verify
                 | api::Verb::Cutover
                 | api::Verb::Rollback
                 | api::Verb::Abort
@@ -135,14 +136,7 @@ impl Daemon {
                 | api::Verb::Resume
                 | api::Verb::Finish
                 | api::Verb::Abandon => {
-                    let refusal = Refusal {
-                        status: RefusalStatus::Unavailable,
-                        code: blocker.code.clone(),
-                        detail: blocker.message.clone(),
-                        hint: blocker.hint.clone(),
-                        blockers: vec![blocker],
-                    };
-                    answer(Some(command.reply), Err(refusal));
+                    answer(Some(command.reply), Err(unavailable(blocker)));
                 }
             }
         }
