@@ -1,10 +1,14 @@
 //! Configurations and command lines that are wrong: everything is told at once, and exit 64.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 
 use pgferry_tests::config::{PASSWORD_VARIABLE, migration};
 use pgferry_tests::tempdir::TempDir;
-use pgferry_tests::{ConfigFile, pgferry};
+use pgferry_tests::{ConfigFile, pgferry, process, serve_into_pipe};
+
+use crate::settled::SOON;
 
 const DSN: &str = "host=127.0.0.1 port=1 dbname=shop user=pgferry";
 const PASSWORD: (&str, &str) = (PASSWORD_VARIABLE, "swordfish");
@@ -79,6 +83,54 @@ fn a_wrong_command_line_ends_with_64_and_an_absent_daemon_with_1() {
     assert_eq!(output.code, Some(1), "{output:?}");
     assert!(output.stderr.contains("127.0.0.1:1"), "{output:?}");
     assert!(output.stdout.is_empty(), "{output:?}");
+}
+
+#[test]
+fn a_certificate_that_is_there_and_of_no_use_is_told_before_anything_starts() {
+    let dir = TempDir::new("certificates");
+    let bundle = dir.path().join("empty.pem");
+    std::fs::write(&bundle, "no certificate").unwrap();
+    let words = |mode: &str, root: &str| format!("{DSN} sslmode={mode} sslrootcert={root}");
+    let text = config()
+        .with(&migration("source.dsn"), words("verify-full", &bundle.to_string_lossy()))
+        .with("journal.dsn", format!("{DSN} sslcert=/no/such.pem sslkey=/no/such.pem"))
+        .text();
+    refused(&text, &[PASSWORD], &["migrations.shop.source.dsn", "no certificate", "journal.dsn"]);
+    let (_dir, file) = write(&text);
+    let served = pgferry(&["serve", "--config", &file.to_string_lossy()], &[PASSWORD]);
+    assert_eq!(served.code, Some(64), "{served:?}");
+    // The machine's authorities vouch for anybody: the name must be checked, too.
+    let system = |mode| config().with(&migration("source.dsn"), words(mode, "system")).text();
+    refused(&system("require"), &[PASSWORD], &["sslrootcert=system", "verify-full"]);
+    let (_dir, file) = write(&system("verify-full"));
+    let output = pgferry(&["check-config", &file.to_string_lossy()], &[PASSWORD]);
+    assert_eq!(output.code, Some(0), "{output:?}");
+}
+
+/// A supervisor's log reader that dies must not take a switchover with it.
+#[test]
+fn a_daemon_whose_log_nobody_reads_any_more_goes_on_and_can_be_stopped() {
+    let (_dir, file) = write(&config().with("server.listen", "127.0.0.1:0").text());
+    let mut daemon = serve_into_pipe(&file, &[PASSWORD]);
+    let log = daemon.stderr.take().unwrap();
+    let address = BufReader::new(log)
+        .lines()
+        .map_while(Result::ok)
+        .find_map(|line| Some(line.split_once("listen=")?.1.split(' ').next()?.to_owned()))
+        .unwrap();
+    // The reader is closed by now.
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        let request = "POST /v1/migrations/shop/preflight HTTP/1.1\r\nHost: localhost\r\n\
+                       Content-Length: 0\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 202"), "{answer:?}");
+    }
+    process::signal(daemon.id(), "TERM");
+    let status = process::wait_for_end(&mut daemon, "the daemon", SOON);
+    assert_eq!(status.code(), Some(0));
 }
 
 /// Checks a configuration and expects exit 64 with every word of `told` on standard error, and

@@ -376,6 +376,15 @@ pub fn pgferry(arguments: &[&str], environment: &[(&str, &str)]) -> CommandOutpu
     CommandOutput::of(command)
 }
 
+/// Starts a daemon whose log comes through a pipe that the caller may close.
+#[must_use]
+pub fn serve_into_pipe(config: &Path, environment: &[(&str, &str)]) -> Child {
+    let mut command = process::bound(build::binary(Profile::Test), "KILL");
+    command.args(["serve", "--config"]).arg(config).envs(environment.iter().copied());
+    command.stderr(std::process::Stdio::piped());
+    process::spawn(command).unwrap_or_else(|e| panic!("cannot start pgferry: {e}"))
+}
+
 impl CommandOutput {
     /// Runs a command to its end.
     #[must_use]

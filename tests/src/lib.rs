@@ -31,7 +31,9 @@ pub mod webhook;
 
 pub use cluster::{Cluster, ClusterOptions, Shutdown};
 pub use config::ConfigFile;
-pub use daemon::{Answer, AtFailpoint, CommandOutput, Daemon, Failpoint, Profile, pgferry};
+pub use daemon::{
+    Answer, AtFailpoint, CommandOutput, Daemon, Failpoint, Profile, pgferry, serve_into_pipe,
+};
 pub use expect::eventually;
 pub use far::Far;
 pub use ledger::{Ledger, LedgerOptions, LedgerReport};

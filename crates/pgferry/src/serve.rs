@@ -8,11 +8,11 @@ mod daemon;
 mod state;
 mod view;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use pgferry_config::{Config, ProcessEnv};
+use pgferry_config::Config;
 use pgferry_monitor::Metrics;
 use pgferry_server::App;
 use tokio::net::TcpListener;
@@ -22,11 +22,12 @@ use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::Exit;
+use crate::config_file;
 use daemon::Daemon;
 
 /// Runs the daemon of this configuration until it is told to stop.
 pub(crate) fn serve(file: &Path) -> ExitCode {
-    let config = match pgferry_config::load(file, &ProcessEnv) {
+    let config = match config_file::read(file) {
         Ok(config) => config,
         Err(error) => {
             complain(&error.to_string());
@@ -85,6 +86,8 @@ async fn run(config: Config) -> Result<(), String> {
         tasks.spawn(daemon.run());
     }
     tasks.close();
+    // Port 0 stands for any that is free.
+    let listen = listener.local_addr().unwrap_or(listen);
     tracing::info!(%listen, migrations = handles.len(), "pgferry serves");
     // The listener ends last: while a switchover is brought to its end, status must be there.
     let stop_serving = CancellationToken::new();
@@ -114,8 +117,8 @@ fn watch_signals(shutdown: &CancellationToken) -> std::io::Result<()> {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         };
-        tracing::info!(signal = name, "stopping");
         shutdown.cancel();
+        tracing::info!(signal = name, "stopping");
     });
     Ok(())
 }
@@ -135,10 +138,13 @@ fn start_logging() {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        // Who read the log may be gone. Saying so there would end the task that logs with a panic, the
+        // one that holds writes as well.
+        .log_internal_errors(false)
         .init();
 }
 
-#[expect(clippy::print_stderr, reason = "before there is a log, and after it")]
 fn complain(message: &str) {
-    eprintln!("{message}");
+    // As above.
+    let _ = writeln!(std::io::stderr(), "{message}");
 }

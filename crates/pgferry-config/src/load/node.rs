@@ -78,6 +78,15 @@ fn check_root_cert(reader: &mut Reader, at: &KeyPath, dsn: &Dsn) {
         }
         return;
     }
+    if dsn.get("sslrootcert").is_some() && dsn.ssl_mode() != SslMode::VerifyFull {
+        // Anybody can get a certificate for some name from the machine's authorities.
+        reader.refuse(
+            at,
+            format!("sslrootcert=system with sslmode={}", dsn.ssl_mode().as_str()),
+            "write sslmode=verify-full, or name the bundle of a private authority",
+        );
+        return;
+    }
     match dsn.ssl_mode() {
         SslMode::Disable | SslMode::Allow | SslMode::Prefer | SslMode::Require => {}
         // libpq would take a file of the home directory, which is another one for pg_dump, for the

@@ -27,7 +27,7 @@ enum Roots {
 
 /// The connector for a DSN. With `sslmode=disable` it is made and never used.
 pub(super) fn connector(dsn: &Dsn) -> Result<TlsConnector, ConnectError> {
-    let given = dsn.ssl_root_cert();
+    let given = dsn.get("sslrootcert").map(Path::new);
     let check = check(dsn.ssl_mode(), given.is_some());
     let mut builder = TlsConnector::builder();
     // libpq's own default for ssl_min_protocol_version.

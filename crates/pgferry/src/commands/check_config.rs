@@ -3,17 +3,18 @@
 use std::io;
 use std::path::Path;
 
-use pgferry_config::{Config, ProcessEnv};
+use pgferry_config::Config;
 
 use super::Exit;
 use super::console::Console;
 use crate::args::Format;
+use crate::config_file;
 
 /// Prints a line when the file is good, else everything that is not.
 pub(crate) fn check_config(file: &Path) -> Exit {
     let mut console =
         Console::new(Box::new(io::stdout()), Box::new(io::stderr()), Format::Text, false);
-    match pgferry_config::load(file, &ProcessEnv) {
+    match config_file::read(file) {
         Ok(config) => match console.data(&(), |()| good(file, &config)) {
             Ok(()) => Exit::Done,
             Err(_unwritable) => Exit::Failed,
