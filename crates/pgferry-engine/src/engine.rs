@@ -13,11 +13,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use pgferry_plan::decide::rests;
 use pgferry_plan::journal::{Entry, Event, Evidence, OperationState, Verb};
 use pgferry_plan::request::{succeeded, taken_back};
 use pgferry_plan::{
-    Action, Blocker, Course, Decision, Facts, Order, Policy, Refusal, Side, Step, World, admit,
-    decide, verdict,
+    Action, Blocker, Course, Decision, Direction, Facts, Order, Policy, Refusal, Side, Step, World,
+    admit, decide, verdict,
 };
 use uuid::Uuid;
 
@@ -28,6 +29,8 @@ use crate::ports::{Cluster, Condition, ConditionKind, Fault, Journal, Leadership
 const UPKEEP: SignedDuration = SignedDuration::from_secs(6);
 /// The same while a switchover waits for a stream to confirm.
 const UPKEEP_IN_SWITCHOVER: SignedDuration = SignedDuration::from_secs(2);
+/// A worker that was woken connects three times, to a server that may be far away and busy.
+const TO_REACH_ITS_SLOT: SignedDuration = SignedDuration::from_secs(15);
 
 /// What a turn came to, and so when the next one is due.
 #[derive(Clone, Debug, PartialEq)]
@@ -237,17 +240,11 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
         let urgent =
             |action: &Action| matches!(action, Action::Fence { .. } | Action::ResumeTraffic { .. });
         let mut upkeep = pgferry_plan::decide::upkeep(&self.facts, &self.world);
-        // pglogical ends a worker that runs when its subscription is woken: not again before a look that
-        // may have seen that worker.
-        let seen_at = self.world.lag.present().and_then(|lag| lag.observed_at);
-        let seen_since = self.woken_at.is_none_or(|woken| seen_at > Some(woken));
         let wakes = |action: &Action| matches!(action, Action::WakeSubscription { .. });
-        upkeep.retain(|action| (due || urgent(action)) && (seen_since || !wakes(action)));
+        let may_wake = self.may_wake();
+        upkeep.retain(|action| (due || urgent(action)) && (may_wake || !wakes(action)));
         for action in upkeep {
             self.kept_at = Some(self.world.now);
-            if wakes(&action) {
-                self.woken_at = Some(self.world.now);
-            }
             match &action {
                 Action::SetSequences { values, .. } => {
                     tracing::debug!(
@@ -268,8 +265,24 @@ impl<C: Cluster, T: Traffic, J: Journal> Engine<C, T, J> {
                     tracing::warn!(message = blocker.message, "upkeep failed");
                 }
             }
+            if wakes(&action) {
+                self.woken_at = Some(Timestamp::now());
+            }
         }
         Ok(())
+    }
+
+    /// pglogical ends a worker that runs when its subscription is woken: not again before the monitor may
+    /// have seen that worker, and where one is there, not before it may have reached its slot.
+    fn may_wake(&self) -> bool {
+        let Some(woken) = self.woken_at else { return true };
+        let seen_at = self.world.lag.present().and_then(|lag| lag.observed_at);
+        let works = Direction::BOTH.into_iter().any(|direction| {
+            let subscription = self.world.stream(direction).subscription.present();
+            rests(direction, &self.world) && subscription.is_some_and(|seen| seen.worker)
+        });
+        let pause = if works { TO_REACH_ITS_SLOT } else { SignedDuration::ZERO };
+        seen_at > Some(woken) && self.world.now.duration_since(woken) >= pause
     }
 
     /// Accepts a person's request, after a fresh look, or refuses it with every reason.

@@ -174,12 +174,14 @@ pub enum Action {
         /// The last value that each is to have handed out.
         values: Vec<(SequenceName, i64)>,
     },
-    /// End the walsender that reads a slot which is to be dropped.
+    /// End the walsender that reads a slot.
     EndReader {
         /// Where.
         side: Side,
         /// The slot, which is ours.
         slot: String,
+        /// Only this one, which was seen; none means whoever reads it, before it is dropped.
+        pid: Option<i32>,
     },
     /// Set sequences of a closed side past what its tables hold, because the other side is lost.
     RaiseSequences {

@@ -25,8 +25,7 @@ pub(crate) use fence::cannot_lift;
 pub(crate) use gate::{fence_blockers, stream_blockers};
 pub use stranded::{LeftFenced, Stranded, goes_on_with, left_fenced, stranded};
 pub(crate) use traffic::traffic_blockers;
-use upkeep::end_forsaken_reader;
-pub use upkeep::{ailing, upkeep};
+pub use upkeep::{ailing, rests, upkeep};
 
 use crate::action::Action;
 use crate::facts::{Course, Facts, milliseconds};

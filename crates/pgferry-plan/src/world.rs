@@ -317,12 +317,20 @@ pub struct SubscriptionView {
 /// `pg_replication_slots`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotView {
-    /// A walsender reads it.
-    pub active: bool,
+    /// The walsender that reads it.
+    pub active_pid: Option<i32>,
     /// `confirmed_flush_lsn`
     pub confirmed_flush: Lsn,
     /// `wal_status` is `lost`.
     pub lost: bool,
+}
+
+impl SlotView {
+    /// Whether a walsender reads it.
+    #[must_use]
+    pub fn active(&self) -> bool {
+        self.active_pid.is_some()
+    }
 }
 
 /// The definitions on the destination against the source's.

@@ -133,8 +133,8 @@ impl PgCluster {
                 let sql = statements::drop_subscription(&name.subscription(*direction));
                 self.on_subscriber(*direction, guard, &sql).await
             }
-            Action::EndReader { side, slot } => {
-                self.node(*side).mutate(guard, &statements::end_reader(slot)).await
+            Action::EndReader { side, slot, pid } => {
+                self.node(*side).mutate(guard, &statements::end_reader(slot, *pid)).await
             }
             Action::DropSlot { side, slot } => {
                 self.node(*side).mutate(guard, &statements::drop_slot(slot)).await

@@ -118,7 +118,8 @@ impl PgCluster {
                 self.see_stream(world, Direction::Forward).await;
                 self.see_origin(world, Direction::Forward).await;
             }
-            Step::AwaitCatchUp | Step::ResumeTraffic | Step::LeadTraffic => {}
+            Step::AwaitCatchUp => self.see_resting_streams(world).await,
+            Step::ResumeTraffic | Step::LeadTraffic => {}
             Step::AnalyzeDestination => {
                 if self.jobs.is_idle() {
                     world.tables_to_analyze = Seen::from_look(self.tables_to_analyze().await);
@@ -195,6 +196,7 @@ impl PgCluster {
                     of_to,
                 )
                 .await;
+                self.see_resting_streams(world).await;
             }
             Step::CutStream => self.see_subscription(world, Direction::leaving(from)).await,
             Step::RaiseSequences => {

@@ -98,13 +98,14 @@ pub(crate) const CREATE_EXTENSION: &str = "\
     GRANT USAGE ON SCHEMA pglogical TO PUBLIC; \
     REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA pglogical FROM PUBLIC";
 
-/// Ends the walsender of one slot. pglogical's worker on the other end comes back after some seconds,
-/// and the slot is gone by then.
-pub(crate) fn end_reader(slot: &str) -> String {
+/// Ends the walsender of one slot; only the one with this process id, where one is given. pglogical's worker
+/// on the other end, if there is one, comes back after some seconds.
+pub(crate) fn end_reader(slot: &str, pid: Option<i32>) -> String {
+    let which = pid.map_or("IS NOT NULL".to_owned(), |pid| format!("= {pid}"));
     format!(
         "SET LOCAL synchronous_commit = off; \
          SELECT pg_catalog.pg_terminate_backend(active_pid) FROM pg_catalog.pg_replication_slots \
-         WHERE slot_name = {} AND active_pid IS NOT NULL",
+         WHERE slot_name = {} AND active_pid {which}",
         literal(slot)
     )
 }

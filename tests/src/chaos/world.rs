@@ -189,35 +189,46 @@ impl World {
     ///
     /// `None` when the switchover never came to the point.
     pub fn try_case(&mut self, case: &Case, lasting: Duration) -> Option<Outcome> {
-        let to = case.kind.to();
-        self.bring_to(case.kind.from());
-        // Its own heartbeats would flush, every 100 ms, what a crash is to take back.
-        let _no_beats = (case.fault == Fault::Restart(to)).then(|| self.hold_heartbeat(to));
-        let order = self.hold_at(case.kind, &case.failpoint())?;
+        let point = case.failpoint();
+        let silent = Some(case.kind.to()).filter(|to| case.fault == Fault::Restart(*to));
+        let (order, _no_beats) = self.hold(case.kind, &point, silent)?;
         let (since, ended) = self.strike(case.fault, lasting, &order);
         Some(self.outcome(&order, since, ended))
-    }
-
-    /// Keeps a side from flushing, with its own heartbeats, what a crash is to take back; for as long as
-    /// the session is there, and no longer than three seconds.
-    #[must_use]
-    pub fn hold_heartbeat(&self, side: Side) -> Session {
-        let session = self.pair.admin(side);
-        session.run(&format!(
-            "SET idle_in_transaction_session_timeout = '3s'; BEGIN; \
-             SELECT FROM pgferry.heartbeat WHERE side = '{side}' FOR UPDATE"
-        ));
-        session
     }
 
     /// Orders a switchover and holds the first daemon at a point of it, such as
     /// `before_effect:yield`; [`World::let_go`] lets it go on. `None` when it never came there.
     pub fn hold_at(&mut self, kind: Kind, point: &str) -> Option<Ordered> {
+        self.hold(kind, point, None).map(|(order, _)| order)
+    }
+
+    /// The same, and the side that writes move to flushes nothing with its own heartbeats that a crash is
+    /// to take back: as long as the session is there, and no longer than ten seconds.
+    pub fn hold_without_beats(&mut self, kind: Kind, point: &str) -> Option<(Ordered, Session)> {
+        let (order, beats) = self.hold(kind, point, Some(kind.to()))?;
+        beats.map(|beats| (order, beats))
+    }
+
+    fn hold(
+        &mut self,
+        kind: Kind,
+        point: &str,
+        silent: Option<Side>,
+    ) -> Option<(Ordered, Option<Session>)> {
         self.bring_to(kind.from());
         self.first.failpoint().arm(point, AtFailpoint::Hold);
+        // Right before the order: a second without a beat stands against a switchover.
+        let beats = silent.map(|side| {
+            let session = self.pair.admin(side);
+            session.run(&format!(
+                "SET idle_in_transaction_session_timeout = '10s'; BEGIN; \
+                 SELECT FROM pgferry.heartbeat WHERE side = '{side}' FOR UPDATE"
+            ));
+            session
+        });
         let order = self.order(kind);
         if self.comes_to_point(&order) {
-            return Some(order);
+            return Some((order, beats));
         }
         self.first.failpoint().disarm();
         None

@@ -349,14 +349,14 @@ impl Model {
             }
             other => panic!("a switchover has no action {other:?}"),
         }
-        match action {
-            Action::Fence { side, .. }
-            | Action::WriteMarker { side, .. }
-            | Action::SetSequences { side, .. }
-            | Action::Yield { side, .. }
-            | Action::Open { side, .. } => self.node(*side).unflushed.clear(),
-            // Nobody waits for the commit of the others.
-            _ => {}
+        // Nobody waits for the commit of the others.
+        if let Action::Fence { side, .. }
+        | Action::WriteMarker { side, .. }
+        | Action::SetSequences { side, .. }
+        | Action::Yield { side, .. }
+        | Action::Open { side, .. } = action
+        {
+            self.node(*side).unflushed.clear();
         }
         self.check_always();
         Ok(())
@@ -406,8 +406,11 @@ impl Model {
                 forwards_nothing: true,
                 slot: "slot".to_owned(),
             });
-            stream.slot =
-                Seen::Present(SlotView { active: true, confirmed_flush: Lsn(1), lost: false });
+            stream.slot = Seen::Present(SlotView {
+                active_pid: Some(9),
+                confirmed_flush: Lsn(1),
+                lost: false,
+            });
         }
         let mut lag = LagReport { observed_at: Some(world.now), ..LagReport::default() };
         for stream in [&mut lag.forward, &mut lag.reverse] {

@@ -31,7 +31,7 @@ pub(super) fn create_forward_subscription(world: &World) -> Decision {
         return Decision::Act(Action::DisableSubscription { direction });
     }
     let slot = look!(world.forward.slot, "the forward slot");
-    if subscription.worker || slot.active {
+    if subscription.worker || slot.active() {
         return Decision::Wait("the forward subscription comes to rest".to_owned());
     }
     if !subscription.real_sets {
@@ -46,7 +46,7 @@ pub(super) fn copy_rows(facts: &Facts, world: &World) -> Decision {
         let under = |lsn| copy.copied.get(&lsn).copied().unwrap_or(0);
         let subscription = look!(world.forward.subscription, "the forward subscription");
         let slot = look!(world.forward.slot, "the forward slot");
-        if subscription.enabled || slot.active {
+        if subscription.enabled || slot.active() {
             return blocked(Blocker::new(
                 "stream_ran_before_copy",
                 "the forward subscription was enabled before the copy was done",

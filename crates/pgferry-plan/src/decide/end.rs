@@ -91,7 +91,7 @@ pub(super) fn disable_subscriptions(world: &World) -> Decision {
             Seen::Present(subscription) => match &stream.slot {
                 Seen::Unknown(reason) => return not_seen("a slot", reason),
                 // Its drop would only warn that the slot is in use, and leave it behind.
-                Seen::Present(slot) if slot.active || subscription.worker => {
+                Seen::Present(slot) if slot.active() || subscription.worker => {
                     return Decision::Wait(format!("the {direction} stream comes to rest"));
                 }
                 Seen::Present(_) | Seen::Absent => {}

@@ -10,7 +10,7 @@ use crate::journal::Intent;
 use crate::seen::Seen;
 use crate::sequences;
 use crate::side::Direction;
-use crate::world::World;
+use crate::world::{NodeState, World};
 
 /// Disabled, and its worker seen gone: what it had received and not applied yet is applied or not,
 /// but nothing follows.
@@ -38,6 +38,11 @@ pub(super) fn cut_stream(facts: &Facts, world: &World) -> Decision {
 pub(super) fn raise_sequences(facts: &Facts, world: &World, policy: &Policy) -> Decision {
     let side = facts.kind().to();
     let record = look!(world.node(side).record, "the node's record");
+    // Opened after all by the switchover that this one has overtaken, which had set them: what clients have
+    // drawn since must not be set back. What lands later finds another revision.
+    if record.state == NodeState::Open {
+        return done();
+    }
     let intended: Vec<i64> = facts
         .intents
         .iter()
@@ -86,7 +91,9 @@ pub(super) fn drop_streams(facts: &Facts, world: &World) -> Decision {
     };
     match orphans.slots.first_key_value() {
         // The lost side may be cut off from us alone, or its connection not be known to be dead yet.
-        Some((slot, true)) => Decision::Act(Action::EndReader { side, slot: slot.clone() }),
+        Some((slot, true)) => {
+            Decision::Act(Action::EndReader { side, slot: slot.clone(), pid: None })
+        }
         Some((slot, false)) => Decision::Act(Action::DropSlot { side, slot: slot.clone() }),
         None => done(),
     }
@@ -127,6 +134,20 @@ mod tests {
             cycle: false,
         }]);
         world
+    }
+
+    #[test]
+    fn what_was_opened_after_all_is_not_set_back() {
+        let mut world = seeing(3);
+        let opened = world
+            .destination
+            .record
+            .present()
+            .map(|record| NodeRecord { state: NodeState::Open, ..record.clone() });
+        world.destination.record = opened.map_or(Seen::Absent, Seen::Present);
+        world.destination.column_values =
+            Seen::Present(vec![(SequenceName::new("s", "numbers"), 500)]);
+        assert_eq!(decide(&at(Step::RaiseSequences), &world, &policy()), done());
     }
 
     /// What is decided at a revision, and then intended: how many values are to be set.

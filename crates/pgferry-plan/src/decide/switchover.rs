@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::fence::{self, writer_found};
 use super::following::await_marker;
 use super::gate::not_streaming;
-use super::{Decision, Policy, blocked, done, end_forsaken_reader, look, not_seen, traffic};
+use super::{Decision, Policy, blocked, done, look, not_seen, traffic};
 use crate::action::Action;
 use crate::facts::{Facts, Switchover};
 use crate::finding::Blocker;
@@ -164,11 +164,7 @@ pub(super) fn open_other(facts: &Facts, world: &World) -> Decision {
             if !world.node(to).record.present().is_some_and(is_open) {
                 match has_last_marker(facts, world) {
                     Ok(true) => {}
-                    Ok(false) => {
-                        let wait = || Decision::Wait(on_their_way_again(from));
-                        let reader = end_forsaken_reader(Direction::leaving(from), world);
-                        return reader.map_or_else(wait, Decision::Act);
-                    }
+                    Ok(false) => return last_writes_missing(from, world),
                     Err(not_seen) => return not_seen,
                 }
             }
@@ -332,7 +328,30 @@ fn has_last_marker(facts: &Facts, world: &World) -> Result<bool, Decision> {
 }
 
 fn on_their_way_again(from: Side) -> String {
-    format!("the last writes of the {from} are on their way to it again")
+    format!("the last writes of the {from} are on their way to the {} again", from.other())
+}
+
+/// Behind the line: waited for, as long as there is a stream to bring them. What keeps it from that for a
+/// while is upkeep's.
+fn last_writes_missing(from: Side, world: &World) -> Decision {
+    let stream = world.stream(Direction::leaving(from));
+    let broken = match (&stream.subscription, &stream.slot) {
+        (Seen::Absent, _) => "its subscription is gone",
+        (Seen::Present(subscription), _) if !subscription.enabled => "its subscription is disabled",
+        (_, Seen::Absent) => "its slot is gone",
+        (_, Seen::Present(slot)) if slot.lost => "its slot is lost",
+        (_, _) => return Decision::Wait(on_their_way_again(from)),
+    };
+    let to = from.other();
+    blocked(Blocker::new(
+        "last_writes_missing",
+        format!(
+            "the {to} was restarted and lacks the last writes of the {from}, and the stream cannot bring them: {broken}"
+        ),
+        format!(
+            "enable a subscription that was disabled (pglogical.alter_subscription_enable); otherwise the {from} alone has them: shut it down for good and move by --force, which says what may be lost"
+        ),
+    ))
 }
 
 fn other_side_is_open(facts: &Facts, world: &World) -> Option<Decision> {

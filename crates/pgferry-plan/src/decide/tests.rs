@@ -268,7 +268,7 @@ fn the_end_says_how_to_give_up_what_a_stream_does_not_bring() {
         let stream = world.stream_mut(direction);
         stream.subscription = Seen::Present(subscription.clone());
         stream.slot =
-            Seen::Present(SlotView { active: false, confirmed_flush: Lsn(8), lost: false });
+            Seen::Present(SlotView { active_pid: None, confirmed_flush: Lsn(8), lost: false });
     }
     for status in StreamStatus::ALL {
         let mut lag = LagReport::default();

@@ -50,9 +50,9 @@ fn stream_down(world: &World) -> Option<Blocker> {
 /// What keeps a migration in order beside its steps: nothing that a step depends on, and nothing
 /// that has to be remembered.
 ///
-/// A subscription without a worker is woken: pglogical's manager may sleep for minutes after
-/// either server was restarted; and what a dead one has left connected is ended. Only where the plan wants that stream to run; the forward one must
-/// stay at rest until the rows are copied. A role that may write since the passive side was closed
+/// A subscription without a worker is woken, because pglogical's manager may sleep for minutes after
+/// either server was restarted, and what a dead host has left connected is ended. Only where the plan
+/// wants that stream to run; the forward one must stay at rest until the rows are copied. A role that may write since the passive side was closed
 /// is closed out too, and its sessions are ended. Its sequences follow the active side's, so that
 /// nothing is far behind should that one be lost. A pooler that holds its clients, or leads them to
 /// the passive side, is put right. A role that an opening could not lift is lifted.
@@ -84,12 +84,13 @@ pub fn upkeep(facts: &Facts, world: &World) -> Vec<Action> {
     // Both at once: one that cannot come up must not keep the other asleep.
     let resting = || Direction::BOTH.into_iter().filter(|of| runs(*of) && rests(*of, world));
     actions.extend(resting().filter_map(|direction| end_forsaken_reader(direction, world)));
-    actions.extend(resting().map(|direction| Action::WakeSubscription { direction }));
+    actions.extend(resting().filter_map(|direction| wake(direction, world)));
     if actions.is_empty() { followed(facts, world).into_iter().collect() } else { actions }
 }
 
 /// Whether a stream carries nothing, and does not begin to by itself.
-fn rests(direction: Direction, world: &World) -> bool {
+#[must_use]
+pub fn rests(direction: Direction, world: &World) -> bool {
     let report = world.lag.present().map(|lag| lag.stream(direction));
     report.is_some_and(|stream| match stream.status {
         StreamStatus::Down => true,
@@ -105,11 +106,24 @@ fn rests(direction: Direction, world: &World) -> bool {
 
 /// A walsender whose subscriber has no worker any more: the host that it ran on died without a word. Until
 /// the provider gives it up, which takes minutes (`wal_sender_timeout`), no other worker gets its slot.
-pub(super) fn end_forsaken_reader(direction: Direction, world: &World) -> Option<Action> {
+fn end_forsaken_reader(direction: Direction, world: &World) -> Option<Action> {
     let stream = world.stream(direction);
     let (subscription, slot) = (stream.subscription.present()?, stream.slot.present()?);
-    (subscription.enabled && !subscription.worker && slot.active)
-        .then(|| Action::EndReader { side: direction.from(), slot: subscription.slot.clone() })
+    let forsaken = subscription.enabled && !subscription.worker;
+    Some(Action::EndReader {
+        side: direction.from(),
+        slot: subscription.slot.clone(),
+        pid: Some(slot.active_pid.filter(|_| forsaken)?),
+    })
+}
+
+/// Waking ends a worker that runs. One that is there now, although the monitor saw none a moment ago, is on
+/// its way to its slot.
+fn wake(direction: Direction, world: &World) -> Option<Action> {
+    let down =
+        world.lag.present().is_some_and(|lag| lag.stream(direction).status == StreamStatus::Down);
+    let works = world.stream(direction).subscription.present().is_some_and(|seen| seen.worker);
+    (!(down && works)).then_some(Action::WakeSubscription { direction })
 }
 
 /// A side that is open, and closed to a role that can be altered again; then the sessions that it has

@@ -86,11 +86,14 @@ impl PgCluster {
     /// The token that a side has written last, behind everything else that it yielded.
     async fn own_marker_in_time(&self, side: Side) -> Result<u64, String> {
         let look = crate::observe::node::marker(self.node(side));
-        let marker = tokio::time::timeout(NODE_LOOK_TIME, look).await;
-        match marker.map_err(|_| format!("the {side} does not answer"))? {
-            Ok(Some(marker)) => Ok(marker.own),
-            Ok(None) => Err(format!("the {side} has no marker")),
-            Err(error) => Err(error.to_string()),
+        match tokio::time::timeout(NODE_LOOK_TIME, look).await {
+            Ok(Ok(Some(marker))) => Ok(marker.own),
+            Ok(Ok(None)) => Err(format!("the {side} has no marker")),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => {
+                self.node(side).forget_connections();
+                Err(format!("the {side} does not answer"))
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Looks at subscriptions, slots and origins, as far as steps depend on them. Lag is the
 //! monitor's.
 
+use pgferry_plan::decide::rests;
 use pgferry_plan::world::{SlotView, SubscriptionView, World};
 use pgferry_plan::{Direction, LagReport, Lsn, Seen};
 use tokio_postgres::error::SqlState;
@@ -18,12 +19,25 @@ impl PgCluster {
     pub(crate) async fn see_stream(&self, world: &mut World, direction: Direction) {
         let subscription = self.subscription(direction).await;
         let stream = world.stream_mut(direction);
-        if let Ok(Some(subscription)) = &subscription {
-            stream.slot = Seen::from_look(self.slot(direction, &subscription.slot).await);
+        if let Ok(Some(seen)) = &subscription {
+            stream.slot = Seen::from_look(self.slot(direction, &seen.slot).await);
         } else if let Ok(None) = &subscription {
             stream.slot = Seen::Absent;
         }
-        stream.subscription = Seen::from_look(subscription);
+        // A walsender without a worker is one that nobody hears: not one whose worker came in between.
+        let unheard = matches!(&subscription, Ok(Some(seen)) if !seen.worker)
+            && stream.slot.present().is_some_and(SlotView::active);
+        let again = if unheard { self.subscription(direction).await } else { subscription };
+        stream.subscription = Seen::from_look(again);
+    }
+
+    /// Streams that carry nothing and that the step at hand does not look at: what upkeep goes by.
+    pub(crate) async fn see_resting_streams(&self, world: &mut World) {
+        for direction in Direction::BOTH {
+            if rests(direction, world) {
+                self.see_stream(world, direction).await;
+            }
+        }
     }
 
     /// The subscriber's end alone: the provider may be lost.
@@ -57,7 +71,7 @@ impl PgCluster {
         let Some(row) = client.query_opt(SLOT, &[&name]).await? else { return Ok(None) };
         let confirmed: String = row.try_get("confirmed_flush")?;
         Ok(Some(SlotView {
-            active: row.try_get("active")?,
+            active_pid: row.try_get("active_pid")?,
             confirmed_flush: lsn(&confirmed)?,
             lost: row.try_get("lost")?,
         }))
@@ -104,7 +118,7 @@ const SUBSCRIPTION: &str = "\
     FROM pglogical.subscription s WHERE s.sub_name = $1::text::name";
 
 const SLOT: &str = "\
-    SELECT active, coalesce(confirmed_flush_lsn, '0/0')::text AS confirmed_flush, \
+    SELECT active_pid, coalesce(confirmed_flush_lsn, '0/0')::text AS confirmed_flush, \
     coalesce(wal_status = 'lost', false) AS lost \
     FROM pg_catalog.pg_replication_slots WHERE slot_name = $1::text::name";
 

@@ -289,7 +289,10 @@ impl Daemon {
                 );
                 self.show(&facts, &entries, None, vec![blind]);
             }
-            Err(error) => tracing::warn!(%error, "could not read the journal"),
+            Err(error) => {
+                tracing::warn!(%error, "could not read the journal");
+                self.show_known(journal_blocker(&error));
+            }
         }
         if let Next::Command(command) = self.next_command(SEEK).await {
             answer(Some(command.reply), Err(not_leader()));
@@ -308,8 +311,10 @@ impl Daemon {
                 Ok(Accepted::Operation(operation))
             }
             _ if command.dry_run => {
-                let mut blockers = vec![pgferry_plan::verdict::not_ready(self.known.phase())];
-                blockers.extend(self.notes.condition.iter().flat_map(|why| why.all.clone()));
+                let blockers = match &self.notes.condition {
+                    Some(condition) => condition.all.clone(),
+                    None => vec![pgferry_plan::verdict::not_ready(self.known.phase())],
+                };
                 let kind = if command.verb == api::Verb::Rollback {
                     pgferry_plan::Kind::Rollback
                 } else {

@@ -101,22 +101,29 @@ fn a_drain_that_a_crash_has_undone_behind_the_line_is_waited_for_again() {
             world.destination.marker = lost;
             assert!(matches!(decide(&facts, &world, &policy()), Decision::Wait(_)));
         }
-        // A walsender that its subscriber has no worker for keeps them from coming.
+        // A stream that cannot bring them is told, and not waited for.
         world.destination.marker = arrived(DRAINED - 1);
-        let mut forsaken = world.clone();
-        let stream = forsaken.stream_mut(Direction::Forward);
-        stream.subscription = Seen::Present(SubscriptionView {
+        let subscription = SubscriptionView {
             enabled: true,
             initialized: true,
             worker: false,
             real_sets: true,
             forwards_nothing: true,
             slot: "pgl".to_owned(),
-        });
-        stream.slot =
-            Seen::Present(SlotView { active: true, confirmed_flush: Lsn(8), lost: false });
-        let ended = Action::EndReader { side: Side::Source, slot: "pgl".to_owned() };
-        assert_eq!(decide(&facts, &forsaken, &policy()), Decision::Act(ended));
+        };
+        let slot = SlotView { active_pid: None, confirmed_flush: Lsn(8), lost: false };
+        for (enabled, lost) in [(true, false), (false, false), (true, true)] {
+            let mut world = world.clone();
+            let stream = world.stream_mut(Direction::Forward);
+            let subscription = SubscriptionView { enabled, ..subscription.clone() };
+            stream.subscription = Seen::Present(subscription);
+            stream.slot = Seen::Present(SlotView { lost, ..slot.clone() });
+            let told = matches!(
+                decide(&facts, &world, &policy()),
+                Decision::Blocked(why) if why[0].code == "last_writes_missing"
+            );
+            assert_eq!(told, !enabled || lost);
+        }
         world.destination.marker = arrived(DRAINED);
         // Looked for once more where it is opened: it may be gone since this look.
         assert!(matches!(

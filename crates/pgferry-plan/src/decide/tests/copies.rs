@@ -110,7 +110,7 @@ fn a_copy_that_ended_and_leaves_tables_out_is_told_and_not_repeated() {
         slot: "pgl".to_owned(),
     });
     world.forward.slot =
-        Seen::Present(SlotView { active: false, confirmed_flush: Lsn(8), lost: false });
+        Seen::Present(SlotView { active_pid: None, confirmed_flush: Lsn(8), lost: false });
     world.lag = Seen::Present(crate::lag::LagReport::default());
     let copy = Decision::Act(Action::CopyRows { snapshot_lsn: snapshot });
     assert_eq!(copying::copy_rows(&facts, &world), copy);

@@ -38,7 +38,7 @@ fn a_walsender_without_its_worker_is_ended_before_the_stream_is_woken() {
     let mut lag = LagReport::default();
     lag.reverse.status = StreamStatus::Down;
     world.lag = Seen::Present(lag);
-    let end = Action::EndReader { side: Side::Destination, slot: "pgl".to_owned() };
+    let end = Action::EndReader { side: Side::Destination, slot: "pgl".to_owned(), pid: Some(9) };
     let wake = Action::WakeSubscription { direction: Direction::Reverse };
     let facts = Facts { course: Course::AtRest, ..at(Step::Confirm) };
     for (enabled, worker, active, ended) in [
@@ -56,9 +56,14 @@ fn a_walsender_without_its_worker_is_ended_before_the_stream_is_woken() {
             forwards_nothing: true,
             slot: "pgl".to_owned(),
         });
-        stream.slot = Seen::Present(SlotView { active, confirmed_flush: Lsn(8), lost: false });
-        let before = if ended { vec![end.clone()] } else { Vec::new() };
-        let wanted: Vec<Action> = before.into_iter().chain([wake.clone()]).collect();
+        stream.slot = Seen::Present(SlotView {
+            active_pid: active.then_some(9),
+            confirmed_flush: Lsn(8),
+            lost: false,
+        });
+        let mut wanted = if ended { vec![end.clone()] } else { Vec::new() };
+        // One that has come since the monitor looked is on its way, and waking would end it.
+        wanted.extend((!worker).then(|| wake.clone()));
         assert_eq!(upkeep(&facts, &world), wanted);
     }
 }
