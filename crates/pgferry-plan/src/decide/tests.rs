@@ -87,6 +87,18 @@ pub(super) fn arrived(token: u64) -> Seen<MarkerView> {
     Seen::Present(MarkerView { other: token, ..MarkerView::default() })
 }
 
+/// A subscription that is enabled, and served by nobody.
+pub(super) fn without_worker() -> SubscriptionView {
+    SubscriptionView {
+        enabled: true,
+        initialized: true,
+        worker: false,
+        real_sets: true,
+        forwards_nothing: true,
+        slot: "pgl".to_owned(),
+    }
+}
+
 /// An opening that waits for nothing.
 pub(super) fn open(side: Side) -> Action {
     Action::Open { side, revision: 3, after_marker: None }
@@ -256,14 +268,7 @@ fn the_end_says_how_to_give_up_what_a_stream_does_not_bring() {
     world.source.marker = Seen::Present(MarkerView { own: 7, other: 0, ..MarkerView::default() });
     world.destination.marker =
         Seen::Present(MarkerView { own: 8, other: 7, ..MarkerView::default() });
-    let subscription = SubscriptionView {
-        enabled: true,
-        initialized: true,
-        worker: false,
-        real_sets: true,
-        forwards_nothing: true,
-        slot: "pgl".to_owned(),
-    };
+    let subscription = without_worker();
     for direction in Direction::BOTH {
         let stream = world.stream_mut(direction);
         stream.subscription = Seen::Present(subscription.clone());

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::action::Action;
-use crate::decide::tests::{DRAINED, arrived, at, fenced_world, policy, record};
+use crate::decide::tests::{DRAINED, arrived, at, fenced_world, policy, record, without_worker};
 use crate::decide::{Decision, decide, done};
 use crate::facts::Facts;
 use crate::journal::{Entry, Event};
@@ -103,19 +103,11 @@ fn a_drain_that_a_crash_has_undone_behind_the_line_is_waited_for_again() {
         }
         // A stream that cannot bring them is told, and not waited for.
         world.destination.marker = arrived(DRAINED - 1);
-        let subscription = SubscriptionView {
-            enabled: true,
-            initialized: true,
-            worker: false,
-            real_sets: true,
-            forwards_nothing: true,
-            slot: "pgl".to_owned(),
-        };
         let slot = SlotView { active_pid: None, confirmed_flush: Lsn(8), lost: false };
         for (enabled, lost) in [(true, false), (false, false), (true, true)] {
             let mut world = world.clone();
             let stream = world.stream_mut(Direction::Forward);
-            let subscription = SubscriptionView { enabled, ..subscription.clone() };
+            let subscription = SubscriptionView { enabled, ..without_worker() };
             stream.subscription = Seen::Present(subscription);
             stream.slot = Seen::Present(SlotView { lost, ..slot.clone() });
             let told = matches!(

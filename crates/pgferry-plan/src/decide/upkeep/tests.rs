@@ -1,7 +1,7 @@
 //! Streams that rest: woken, and what keeps them from it ended.
 
 use crate::action::Action;
-use crate::decide::tests::at;
+use crate::decide::tests::{at, without_worker};
 use crate::decide::upkeep;
 use crate::facts::{Course, Facts};
 use crate::lag::{LagReport, StreamStatus};
@@ -48,14 +48,8 @@ fn a_walsender_without_its_worker_is_ended_before_the_stream_is_woken() {
         (false, false, true, false),
     ] {
         let stream = world.stream_mut(Direction::Reverse);
-        stream.subscription = Seen::Present(SubscriptionView {
-            enabled,
-            initialized: true,
-            worker,
-            real_sets: true,
-            forwards_nothing: true,
-            slot: "pgl".to_owned(),
-        });
+        stream.subscription =
+            Seen::Present(SubscriptionView { enabled, worker, ..without_worker() });
         stream.slot = Seen::Present(SlotView {
             active_pid: active.then_some(9),
             confirmed_flush: Lsn(8),
