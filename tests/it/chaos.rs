@@ -101,7 +101,6 @@ fn a_side_that_a_crash_takes_the_last_writes_from_is_opened_only_once_they_are_b
         world.first.wait_until("the daemon to say what it waits for", |m| {
             m["condition"]["message"].as_str().is_some_and(|message| message.contains(told))
         });
-        std::thread::sleep(Duration::from_millis(500));
         assert!(!world.pair.is_open(Side::Source), "{point}: opened without its last writes");
         world.set_wires(Reach::Servers, Wire::Whole);
         // pglogical's manager may sleep, and is woken.
@@ -142,9 +141,15 @@ fn nor_is_it_opened_without_the_journal() {
         world.set_wires(Reach::Journal, Wire::Reset);
     });
     world.let_go();
-    // Longer than the stall budget, and what is given beyond it.
-    std::thread::sleep(Duration::from_secs(6));
-    assert!(!world.pair.is_open(Side::Destination), "opened without the last writes");
+    for refused in [
+        "the destination: the last writes of the source are not here",
+        "what a switchover had left fenced could not be opened yet",
+    ] {
+        eventually("both ways of opening it to be refused", SOON, || {
+            assert!(!world.pair.is_open(Side::Destination), "opened without the last writes");
+            if world.first.log().contains(refused) { Ok(()) } else { Err(refused.to_owned()) }
+        });
+    }
     world.set_wires(Reach::Servers, Wire::Whole);
     eventually("the destination to be opened", SOON, || {
         if world.pair.is_open(Side::Destination) { Ok(()) } else { Err("closed".to_owned()) }

@@ -105,7 +105,9 @@ impl Daemon {
                     self.traffic.release(side, record.epoch).await;
                 }
             }
-            Err(error) => tracing::warn!(%side, error, "could not be opened yet"),
+            Err(error) => {
+                tracing::warn!(%side, error, "what a switchover had left fenced could not be opened yet");
+            }
         }
     }
 
